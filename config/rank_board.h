@@ -1,0 +1,75 @@
+// A small file, attempt-N/board, mapped into memory by every rank of one host: each rank writes
+// what it is doing into its own slot, anyone may read all of them at any time, also after a rank
+// has stopped answering.
+//
+// This is how a hang gets a name: the coordinator, whose only link leads to rank 0, reads here
+// which rank is behind and in which phase, and finds the process ids to look at and to kill, even
+// after it was restarted itself. Writing costs a few plain stores (no system call). A reader may
+// see one slot's fields from two moments; they are hints for people and for the watchdog, never
+// input to training.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace lockstep::config {
+
+// Where a rank's time goes. The names are the `phase` label of the metrics, in this order.
+enum class Phase : int {
+  kStartup,
+  kDataWait,
+  kH2d,
+  kForward,
+  kBackward,
+  kAllreduceExposed,
+  kOptimizer,
+  kCheckpointStall,
+  kEval,
+  kRecovery,
+  kPaused,
+  kOther,
+};
+inline constexpr int kPhaseCount = 12;
+const char* PhaseName(Phase phase);  // "startup", "data_wait", …
+
+struct RankState {
+  int rank = -1;
+  int64_t pid = 0;
+  uint64_t start_time_ticks =
+      0;             // Field 22 of /proc/PID/stat: tells a process from a later one with its pid.
+  int64_t step = 0;  // Step the rank is working on (0-based).
+  Phase phase = Phase::kStartup;
+  uint64_t collectives = 0;    // All-reduces, broadcasts and barriers entered.
+  double updated_seconds = 0;  // CLOCK_MONOTONIC of the last change, in seconds.
+};
+
+class RankBoard {
+ public:
+  /// Creates or opens the file for `world_size` ranks. Any rank may come first.
+  static absl::StatusOr<RankBoard> Open(const std::filesystem::path& path, int world_size);
+
+  RankBoard(RankBoard&& other) noexcept;
+  RankBoard& operator=(RankBoard&& other) noexcept;
+  ~RankBoard();
+
+  void Claim(int rank);  // Writes pid and start time of the calling process into the rank's slot.
+  void Set(int rank, int64_t step, Phase phase);
+  void CountCollective(int rank);
+
+  /// A copy of every slot; slots nobody claimed have pid 0.
+  static absl::StatusOr<std::vector<RankState>> Read(const std::filesystem::path& path);
+
+ private:
+  struct Slot;
+  RankBoard(Slot* slots, int world_size) : slots_(slots), world_size_(world_size) {}
+  Slot* slots_ = nullptr;
+  int world_size_ = 0;
+};
+
+}  // namespace lockstep::config

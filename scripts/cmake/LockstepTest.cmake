@@ -1,0 +1,22 @@
+# lockstep_test(FILE LIBS lib… [LABELS label…] [TIMEOUT seconds] [ENV K=V…])
+# FILE (duration_test.cc in tests/config/) becomes the program config_duration_test and one ctest test of that name. A program whose every test
+# is skipped counts as skipped; the reasons are in its output ("SKIPPED: why").
+function(lockstep_test file)
+  cmake_parse_arguments(arg "" "TIMEOUT" "LIBS;LABELS;ENV" ${ARGN})
+  file(RELATIVE_PATH folder ${PROJECT_SOURCE_DIR}/tests ${CMAKE_CURRENT_SOURCE_DIR})
+  string(REPLACE "/" "_" folder ${folder})
+  get_filename_component(stem ${file} NAME_WE)
+  set(name ${folder}_${stem})
+  add_executable(${name} ${file})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE ${arg_LIBS} GTest::gmock GTest::gtest_main)
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT}
+    ENVIRONMENT "LOCKSTEP_SOURCE_DIR=${PROJECT_SOURCE_DIR};LOCKSTEP_BINARY_DIR=${PROJECT_BINARY_DIR};OMP_NUM_THREADS=1;${arg_ENV}")
+  if(arg_LABELS)
+    set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}")
+  endif()
+endfunction()
