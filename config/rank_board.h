@@ -67,6 +67,7 @@ class RankBoard {
 
  private:
   struct Slot;
+  Slot& At(int rank);  // Aborts on a rank that is not on the board.
   RankBoard(Slot* slots, int world_size) : slots_(slots), world_size_(world_size) {}
   Slot* slots_ = nullptr;
   int world_size_ = 0;
