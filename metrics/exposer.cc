@@ -1,8 +1,16 @@
 #include "metrics/exposer.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <charconv>
+#include <chrono>
 #include <exception>
+#include <stop_token>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -55,6 +63,24 @@ absl::Status CheckAddress(const std::string& address) {
                                                  "127.0.0.1:9464 (port 0 takes any free one)"));
 }
 
+// The web server's accepting thread sleeps in poll() for up to two seconds and looks at its stop
+// flag only in between; a connection wakes it. Connects until told that the server has ended, since
+// the flag is not ours to see.
+void WakeServer(const std::stop_token& ended, int port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  while (!ended.stop_requested()) {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0) {
+      (void)connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address));
+      close(fd);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+}
+
 }  // namespace
 
 struct Exposer::Impl {
@@ -89,7 +115,12 @@ absl::StatusOr<std::unique_ptr<Exposer>> Exposer::Start(const std::string& addre
 
 Exposer::Exposer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-Exposer::~Exposer() = default;
+Exposer::~Exposer() {
+  if (impl_->port <= 0) return;
+  std::jthread waker(
+      [port = impl_->port](const std::stop_token& ended) { WakeServer(ended, port); });
+  impl_->server.reset();
+}
 
 int Exposer::port() const {
   return impl_->port;

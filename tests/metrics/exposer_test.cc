@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -79,6 +80,17 @@ TEST(Exposer, FreesItsPortWhenItEnds) {
   const int port = (*exposer)->port();
   exposer->reset();
   EXPECT_EQ(Get(port, "/metrics"), "");
+}
+
+// The web server alone takes two seconds to end once it was scraped; a daemon that restarts must
+// not.
+TEST(Exposer, EndsWithinASecondAfterAScrape) {
+  auto exposer = Exposer::Start("127.0.0.1:0", Sample);
+  ASSERT_TRUE(exposer.ok()) << exposer.status();
+  ASSERT_NE(Get((*exposer)->port(), "/metrics"), "");
+  const auto start = std::chrono::steady_clock::now();
+  exposer->reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(1));
 }
 
 TEST(Exposer, WantsAHostAndAPort) {
