@@ -46,6 +46,8 @@ class Dataset {
   virtual const std::vector<std::string>& classes() const = 0;
   /// 0 <= index < size(). Reuses the memory in `sample`. Throws DataError.
   virtual void Read(int64_t index, Sample& sample) const = 0;
+  /// One line for the log: what was opened, how much of it, what was left out.
+  virtual std::string Describe() const { return {}; }
 };
 
 // Preset mean and standard deviation per channel on the 0-1 scale.
