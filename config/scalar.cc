@@ -1,0 +1,120 @@
+#include "config/scalar.h"
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+
+namespace lockstep::config {
+namespace {
+
+constexpr absl::string_view kDigits = "0123456789";
+
+bool AllOf(absl::string_view text, absl::string_view characters) {
+  return !text.empty() && text.find_first_not_of(characters) == text.npos;
+}
+
+// Takes leading digits off; false when there are none.
+bool TakeDigits(absl::string_view& text) {
+  const size_t count = std::min(text.find_first_not_of(kDigits), text.size());
+  text.remove_prefix(count);
+  return count > 0;
+}
+
+// The grammar of JSON numbers (RFC 8259, section 6).
+bool IsJsonNumber(absl::string_view text, bool& is_integer) {
+  is_integer = true;
+  if (!text.empty() && text[0] == '-') text.remove_prefix(1);
+  if (text.size() > 1 && text[0] == '0' && absl::ascii_isdigit(text[1])) return false;
+  if (!TakeDigits(text)) return false;
+  if (!text.empty() && text[0] == '.') {
+    is_integer = false;
+    text.remove_prefix(1);
+    if (!TakeDigits(text)) return false;
+  }
+  if (!text.empty() && (text[0] == 'e' || text[0] == 'E')) {
+    is_integer = false;
+    text.remove_prefix(1);
+    if (!text.empty() && (text[0] == '-' || text[0] == '+')) text.remove_prefix(1);
+    if (!TakeDigits(text)) return false;
+  }
+  return text.empty();
+}
+
+bool IsOneOf(absl::string_view text, std::initializer_list<absl::string_view> words) {
+  return std::find(words.begin(), words.end(), text) != words.end();
+}
+
+// Empty when the plain scalar is unmistakably text.
+std::string WhyAmbiguous(absl::string_view text) {
+  const std::string lower = absl::AsciiStrToLower(text);
+  if (IsOneOf(lower, {"yes", "y", "on", "true"})) return "write true, or 'quote' it if it is text";
+  if (IsOneOf(lower, {"no", "n", "off", "false"})) {
+    return "write false, or 'quote' it if it is text";
+  }
+  if (IsOneOf(lower, {"null", "~"})) return "write a value, or leave the key out for its default";
+  absl::string_view body = lower;
+  if (!body.empty() && (body[0] == '-' || body[0] == '+')) body.remove_prefix(1);
+  if (IsOneOf(body, {".nan", ".inf", "nan", "inf", "infinity"})) {
+    return "write a finite number";
+  }
+  if (body.empty() || !(absl::ascii_isdigit(body[0]) || body[0] == '.')) return "";
+  if (AllOf(body, "0123456789")) {
+    const size_t significant = std::min(body.find_first_not_of('0'), body.size() - 1);
+    return absl::StrCat("some readers take it for octal: write ", body.substr(significant),
+                        ", or 'quote' it if it is text");
+  }
+  const bool radix = body.size() > 2 && body[0] == '0' &&
+                     IsOneOf(body.substr(1, 1), {"x", "o", "b"}) &&
+                     AllOf(body.substr(2), "0123456789abcdef_");
+  // 1_000, .5, 5., 1:30 (ninety, in YAML 1.1), 1.5e, +3
+  if (radix || AllOf(body, "0123456789_.e+-:")) {
+    return "write a plain decimal number such as 10, 0.5 or 1e-3, or 'quote' it if it is text";
+  }
+  return "";
+}
+
+}  // namespace
+
+Scalar Classify(absl::string_view text, bool quoted) {
+  if (quoted) return {};
+  if (text == "true" || text == "false") return {.kind = ScalarKind::kBoolean, .hint = ""};
+  bool is_integer = false;
+  if (IsJsonNumber(text, is_integer)) {
+    return {.kind = is_integer ? ScalarKind::kInteger : ScalarKind::kNumber, .hint = ""};
+  }
+  std::string hint = WhyAmbiguous(text);
+  if (hint.empty()) return {};
+  return {.kind = ScalarKind::kAmbiguous, .hint = std::move(hint)};
+}
+
+std::string TextToYaml(absl::string_view text) {
+  constexpr absl::string_view kSafe =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_/.-";
+  const bool plain = AllOf(text, kSafe) && text[0] != '-' && text[0] != '.' &&
+                     Classify(text, false).kind == ScalarKind::kText;
+  if (plain) return std::string(text);
+  std::string result = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      absl::StrAppend(&result, "\\", std::string(1, c));
+    } else if (byte < 0x20 || byte == 0x7F) {
+      absl::StrAppend(&result, "\\x", absl::Hex(byte, absl::kZeroPad2));
+    } else {
+      result += c;
+    }
+  }
+  result += '"';
+  return result;
+}
+
+std::string NumberToYaml(double value) {
+  char buffer[32];
+  const auto [end, error] = std::to_chars(buffer, buffer + sizeof(buffer), value);
+  return error == std::errc() ? std::string(buffer, end) : std::string("0");
+}
+
+}  // namespace lockstep::config
