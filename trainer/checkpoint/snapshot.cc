@@ -1,0 +1,329 @@
+#include "trainer/checkpoint/snapshot.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_strided.h>
+
+#include <algorithm>
+#include <bit>
+#include <chrono>
+#include <cstring>
+#include <exception>
+#include <set>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace lockstep::trainer {
+namespace {
+
+static_assert(std::endian::native == std::endian::little,
+              "safetensors files are little-endian; tensors are copied as they lie in memory");
+
+constexpr size_t kMaxProblems = 20;
+constexpr size_t kMaxFinished = 64;  // Results that nobody polls are forgotten, the oldest first.
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// The format's name of a dtype; null for one that a checkpoint does not hold.
+const char* DtypeName(at::ScalarType type) {
+  switch (type) {
+    case at::kDouble:
+      return "F64";
+    case at::kFloat:
+      return "F32";
+    case at::kHalf:
+      return "F16";
+    case at::kBFloat16:
+      return "BF16";
+    case at::kLong:
+      return "I64";
+    case at::kInt:
+      return "I32";
+    case at::kByte:
+      return "U8";
+    case at::kBool:
+      return "BOOL";
+    default:
+      return nullptr;
+  }
+}
+
+struct Strided {
+  const std::byte* data = nullptr;
+  at::IntArrayRef sizes;
+  at::IntArrayRef strides;  // In elements.
+};
+
+// Appends the elements in row-major order and returns the place behind them. Plain loops, because
+// ATen's copy would bring up a second pool of threads, for the writer, beside the step loop's own.
+template <size_t element_bytes>
+std::byte* Gather(const Strided& from, std::byte* to) {
+  const auto step = static_cast<ptrdiff_t>(element_bytes) * from.strides[0];
+  const std::byte* source = from.data;
+  for (int64_t i = 0; i < from.sizes[0]; ++i, source += step) {
+    if (from.sizes.size() == 1) {
+      std::memcpy(to, source, element_bytes);
+      to += element_bytes;
+    } else {
+      to = Gather<element_bytes>({source, from.sizes.slice(1), from.strides.slice(1)}, to);
+    }
+  }
+  return to;
+}
+
+void GatherRowMajor(const at::Tensor& tensor, std::byte* to) {
+  const Strided from{static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.sizes(),
+                     tensor.strides()};
+  switch (tensor.element_size()) {
+    case 1:
+      Gather<1>(from, to);
+      break;
+    case 2:
+      Gather<2>(from, to);
+      break;
+    case 4:
+      Gather<4>(from, to);
+      break;
+    default:
+      Gather<8>(from, to);
+      break;
+  }
+}
+
+// Host memory for a copy of `tensor`: `old` where it fits.
+at::Tensor BufferFor(const at::Tensor& tensor, const at::Tensor& old) {
+  const auto options = at::TensorOptions().dtype(tensor.scalar_type()).device(at::kCPU);
+  const bool dense = tensor.is_non_overlapping_and_dense();
+  if (old.defined() && old.scalar_type() == tensor.scalar_type() && old.sizes() == tensor.sizes() &&
+      (dense ? old.strides() == tensor.strides() : old.is_contiguous())) {
+    return old;
+  }
+  // With the same strides the copy is one pass over memory, which is all the step loop waits for.
+  return dense ? at::empty_strided(tensor.sizes(), tensor.strides(), options)
+               : at::empty(tensor.sizes(), options);
+}
+
+std::string ShapeText(at::IntArrayRef shape) {
+  return absl::StrCat("[", absl::StrJoin(shape.begin(), shape.end(), ", "), "]");
+}
+
+// Why `found` cannot be copied into `tensor`; empty when it can.
+std::string Mismatch(const TensorBytes& found, const at::Tensor& tensor) {
+  if (at::IntArrayRef(found.shape) != tensor.sizes()) {
+    return absl::StrCat("'", found.name, "' has shape ", ShapeText(found.shape),
+                        " in the file, but ", ShapeText(tensor.sizes()), " here");
+  }
+  const char* dtype = DtypeName(tensor.scalar_type());
+  if (dtype == nullptr || found.dtype != dtype) {
+    return absl::StrCat("'", found.name, "' has dtype ", found.dtype, " in the file, but ",
+                        dtype == nullptr ? "one that no checkpoint holds" : dtype, " here");
+  }
+  const auto wrong = [](std::byte byte) { return byte > std::byte{1}; };
+  if (found.dtype == "BOOL" && std::any_of(found.bytes.begin(), found.bytes.end(), wrong)) {
+    return absl::StrCat("'", found.name, "' has dtype BOOL and values other than 0 and 1");
+  }
+  return {};
+}
+
+int64_t BytesIn(const std::filesystem::path& folder) {
+  int64_t bytes = 0;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
+       it.increment(error)) {
+    std::error_code unknown;
+    const auto size = it->file_size(unknown);
+    if (!unknown) bytes += static_cast<int64_t>(size);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+void Snapshot::Take(const NamedTensors& weights, const NamedTensors& optimizer,
+                    std::string state_json) {
+  TakeAll(weights, weights_);
+  TakeAll(optimizer, optimizer_);
+  state_json_ = std::move(state_json);
+}
+
+void Snapshot::TakeAll(const NamedTensors& tensors, std::vector<Copy>& copies) {
+  const at::NoGradGuard no_grad;
+  std::set<std::string> names;
+  for (const NamedTensor& tensor : tensors) {
+    if (DtypeName(tensor.tensor.scalar_type()) == nullptr) {
+      throw std::invalid_argument(absl::StrCat("Tensor '", tensor.name, "' has the dtype ",
+                                               c10::toString(tensor.tensor.scalar_type()),
+                                               ", which a checkpoint cannot hold."));
+    }
+    if (!names.insert(tensor.name).second) {
+      throw std::invalid_argument(
+          absl::StrCat("Two tensors of a checkpoint are named '", tensor.name, "'."));
+    }
+  }
+  copies.resize(tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    copies[i].name = tensors[i].name;
+    copies[i].values = BufferFor(tensors[i].tensor, copies[i].values);
+    copies[i].values.copy_(tensors[i].tensor.detach());
+    copies[i].in_file_order = false;
+  }
+}
+
+CheckpointContents Snapshot::Contents() {
+  return {Bytes(weights_), Bytes(optimizer_), state_json_};
+}
+
+std::vector<TensorBytes> Snapshot::Bytes(std::vector<Copy>& copies) {
+  std::vector<TensorBytes> all;
+  all.reserve(copies.size());
+  for (Copy& copy : copies) {
+    const at::Tensor& values = copy.values;
+    std::span<const std::byte> bytes;
+    if (values.is_contiguous()) {
+      bytes = {static_cast<const std::byte*>(values.const_data_ptr()), values.nbytes()};
+    } else {
+      copy.row_major.resize(values.nbytes());
+      if (!copy.in_file_order) GatherRowMajor(values, copy.row_major.data());
+      bytes = copy.row_major;
+    }
+    copy.in_file_order = true;
+    all.push_back({copy.name, DtypeName(values.scalar_type()), values.sizes().vec(), bytes});
+  }
+  return all;
+}
+
+CheckpointWriter::CheckpointWriter(CheckpointStore& store)
+    : store_(store), thread_([this](const std::stop_token& stop) { Run(stop); }) {}
+
+// The thread ends when it is asked to and no write is open.
+CheckpointWriter::~CheckpointWriter() = default;
+
+double CheckpointWriter::Save(int64_t step, const NamedTensors& weights,
+                              const NamedTensors& optimizer, std::string state_json,
+                              std::optional<double> metric) {
+  const auto start = Clock::now();
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !request_; });
+  }
+  // No request is open, so the thread does not look at the snapshot.
+  snapshot_.Take(weights, optimizer, std::move(state_json));
+  {
+    const std::lock_guard lock(mutex_);
+    request_ = Request{step, metric};
+  }
+  changed_.notify_all();
+  return SecondsSince(start);
+}
+
+std::optional<WriteResult> CheckpointWriter::Poll() {
+  const std::lock_guard lock(mutex_);
+  if (finished_.empty()) return std::nullopt;
+  WriteResult oldest = std::move(finished_.front());
+  finished_.pop_front();
+  return oldest;
+}
+
+WriteResult CheckpointWriter::Wait() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return !request_; });
+  if (!finished_.empty()) finished_.pop_back();  // The newest one is last_.
+  return last_;
+}
+
+bool CheckpointWriter::busy() const {
+  const std::lock_guard lock(mutex_);
+  return request_.has_value();
+}
+
+void CheckpointWriter::Run(const std::stop_token& stop) {
+  while (true) {
+    Request request;
+    {
+      std::unique_lock lock(mutex_);
+      if (!changed_.wait(lock, stop, [this] { return request_.has_value(); })) return;
+      request = *request_;
+    }
+    WriteResult result = Write(request);
+    {
+      const std::lock_guard lock(mutex_);
+      if (finished_.size() == kMaxFinished) finished_.pop_front();
+      finished_.push_back(result);
+      last_ = std::move(result);
+      request_.reset();
+    }
+    changed_.notify_all();
+  }
+}
+
+WriteResult CheckpointWriter::Write(const Request& request) {
+  const auto start = Clock::now();
+  WriteResult result;
+  result.step = request.step;
+  result.path = store_.PathOf(request.step);
+  try {
+    result.status = store_.Commit(request.step, snapshot_.Contents(), request.metric);
+  } catch (const std::exception& error) {
+    result.status = absl::InternalError(
+        absl::StrCat("writing the checkpoint of step ", request.step, ": ", error.what()));
+  }
+  result.write_seconds = SecondsSince(start);
+  if (result.status.ok()) result.bytes = BytesIn(result.path);
+  return result;
+}
+
+absl::Status Restore(const SafetensorsView& file, const NamedTensors& into) {
+  absl::flat_hash_map<std::string, const TensorBytes*> found;
+  for (const TensorBytes& tensor : file.tensors) found[tensor.name] = &tensor;
+
+  std::vector<std::string> problems;
+  std::vector<const TensorBytes*> sources;
+  for (const NamedTensor& target : into) {
+    const auto source = found.find(target.name);
+    if (source == found.end()) {
+      problems.push_back(absl::StrCat("'", target.name, "' is missing in the file"));
+      continue;
+    }
+    std::string mismatch = Mismatch(*source->second, target.tensor);
+    if (!mismatch.empty()) problems.push_back(std::move(mismatch));
+    sources.push_back(source->second);
+    found.erase(source);
+  }
+  for (const TensorBytes& tensor : file.tensors) {
+    if (found.contains(tensor.name)) {
+      problems.push_back(absl::StrCat("'", tensor.name, "' is only in the file"));
+    }
+  }
+  if (!problems.empty()) {
+    const size_t shown = std::min(problems.size(), kMaxProblems);
+    std::string text = absl::StrJoin(problems.begin(), problems.begin() + shown, "; ");
+    if (shown < problems.size()) {
+      absl::StrAppend(&text, "; and ", problems.size() - shown, " more");
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat("the file's tensors do not fit (", problems.size(), " problems): ", text));
+  }
+
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < into.size(); ++i) {
+    // By way of memory of its own: a foreign file may hold a tensor at any address.
+    const at::Tensor& target = into[i].tensor;
+    const at::Tensor values =
+        at::empty(target.sizes(), at::TensorOptions().dtype(target.scalar_type()));
+    const auto& bytes = sources[i]->bytes;
+    if (!bytes.empty()) std::memcpy(values.mutable_data_ptr(), bytes.data(), bytes.size());
+    target.copy_(values);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lockstep::trainer

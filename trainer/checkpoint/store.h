@@ -11,6 +11,10 @@
 // in place, and the previous one is used. Old ones are deleted only after the newer is durable. A
 // failed fsync is never retried on the same file: the whole staged folder is thrown away. One
 // process writes (rank 0, under the run directory's lock); anyone may read.
+//
+// A folder is deleted by renaming it to a .tmp name first, so that a crash in the middle leaves no
+// half of a checkpoint behind. A file `pinned` in a checkpoint keeps it from deletion. The format
+// of the manifest stands in manifest.h.
 #pragma once
 
 #include <cstdint>
@@ -45,14 +49,20 @@ struct CheckpointInfo {
   bool pinned = false;
 };
 
+// What stays: the newest `keep_last` (at least one), the `keep_best` best by metric (of equal ones
+// the earlier), the pinned ones. Damaged ones are neither counted nor deleted.
 struct Retention {
   int keep_last = 2;
   int keep_best = 1;
   bool higher_is_better = true;
 };
 
-// A checkpoint in memory; tensors borrow from it.
+// A checkpoint in memory; tensors borrow from it, so it moves but does not copy.
 struct LoadedCheckpoint {
+  LoadedCheckpoint() = default;
+  LoadedCheckpoint(LoadedCheckpoint&&) = default;
+  LoadedCheckpoint& operator=(LoadedCheckpoint&&) = default;
+
   CheckpointInfo info;
   std::vector<std::byte> weights_file;
   std::vector<std::byte> optimizer_file;
@@ -72,22 +82,32 @@ class CheckpointStore {
   absl::Status Open();
 
   /// Durable on OK. RESOURCE_EXHAUSTED = disk full; DATA_LOSS = fsync or write failed; ABORTED =
-  /// fenced. On any error the staged folder is gone and the other checkpoints are as they were. An
-  /// existing checkpoint of that step is an OK no-op.
+  /// fenced; INVALID_ARGUMENT = a negative step, or tensors whose bytes do not fit their shapes. On
+  /// any error the staged folder is gone and the other checkpoints are as they were. A good
+  /// checkpoint of that step that is there already is an OK no-op; a damaged one is replaced. A
+  /// non-finite metric counts as none. Old checkpoints that could not be deleted are no error: the
+  /// next Commit() tries again.
   absl::Status Commit(int64_t step, const CheckpointContents& contents,
                       std::optional<double> metric);
 
-  /// Complete checkpoints, oldest first. Does not verify contents.
+  /// Where the checkpoint of this step is, or would be.
+  std::filesystem::path PathOf(int64_t step) const;
+
+  /// Complete checkpoints, oldest first. Does not verify contents; one whose manifest is damaged is
+  /// not among them.
   absl::StatusOr<std::vector<CheckpointInfo>> List() const;
 
-  /// Reads every byte and compares with the manifest. DATA_LOSS names file and reason.
+  /// Reads every byte and compares with the manifest. DATA_LOSS names file and reason;
+  /// FAILED_PRECONDITION = written by something else or by a newer version; NOT_FOUND = not there.
   absl::Status Verify(const std::filesystem::path& checkpoint) const;
 
+  /// Verifies and loads; errors as Verify().
   absl::StatusOr<LoadedCheckpoint> Load(const std::filesystem::path& checkpoint) const;
 
-  /// Newest that verifies, at most `max_step` if given. `refused` collects one line per damaged one
-  /// that was passed over. NOT_FOUND when there is none at all; DATA_LOSS when there are some and
-  /// none is good.
+  /// Newest that verifies. `refused` collects one line per damaged one that was passed over.
+  /// NOT_FOUND when there is none at all; DATA_LOSS when there are some and none is good. Trouble
+  /// that is not the checkpoint's (no permission, too many open files) ends the search with that
+  /// error, so that a good one is never passed over.
   absl::StatusOr<LoadedCheckpoint> LoadNewestGood(std::vector<std::string>& refused) const;
 
   /// Deletes by the retention rule; never the newest, never a pinned one. Called by Commit() after
@@ -95,6 +115,13 @@ class CheckpointStore {
   absl::Status Prune();
 
  private:
+  absl::Status Stage(const std::filesystem::path& staged, int64_t step,
+                     const CheckpointContents& contents, std::optional<double> metric);
+  absl::Status Publish(const std::filesystem::path& staged, const std::filesystem::path& final_path,
+                       bool replace);
+  std::filesystem::path StagedPath(int64_t step) const;
+  std::filesystem::path DiscardedPath(int64_t step) const;
+
   std::filesystem::path folder_;
   int attempt_;
   Retention retention_;
