@@ -50,8 +50,10 @@ class Agreement {
             int64_t samples, double arrival_seconds);
 
   /// Takes the reduced vector of `step` away (a copy that does not wait) and returns the summary of
-  /// the step before it.
-  StepSummary Exchange(const at::Tensor& reduced_vector, int64_t step);
+  /// the step before it. `found_nonfinite` (0-dim, e.g. the arena's; the same on all ranks) is
+  /// added to that step's non-finite count: a gradient can be NaN where every loss is finite.
+  StepSummary Exchange(const at::Tensor& reduced_vector, int64_t step,
+                       const at::Tensor& found_nonfinite = {});
 
   /// Waits for the newest copy and returns its summary; the next Exchange() then returns step -1.
   /// For evaluation, checkpoint and the end.

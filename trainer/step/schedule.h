@@ -14,7 +14,10 @@ class Schedule {
   Schedule(const config::ScheduleConfig& schedule, double base_learning_rate, int64_t total_steps,
            double steps_per_epoch);
 
-  /// step is 0-based. Warm-up is linear: step s of w has (s + 1) / w of the base rate.
+  /// step is 0-based. Warm-up is linear: step s of w has (s + 1) / w of the base rate. After it:
+  /// step counts its periods from the start of training, warm-up included; cosine falls from base
+  /// at the first step after warm-up and would reach base * final_ratio at step `total_steps`, one
+  /// after the last (as PyTorch's CosineAnnealingLR, so that with final_ratio 0 no step is wasted).
   double LearningRate(int64_t step) const;
 
  private:

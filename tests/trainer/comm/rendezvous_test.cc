@@ -1,0 +1,61 @@
+#include "trainer/comm/rendezvous.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <chrono>
+
+namespace lockstep::trainer {
+namespace {
+
+// A process that ends without a word is noticed long before the deadline.
+TEST(RendezvousTest, NamesAProcessThatIsGone) {
+  signal(SIGCHLD, SIG_IGN);  // The kernel reaps the child, as mpirun would.
+  void* memory = mmap(nullptr, Rendezvous::Bytes(2), PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  const auto options = [](int index) {
+    return RendezvousOptions{.index = index,
+                             .ranks = {0, 1},
+                             .world_size = 2,
+                             .deadline = std::chrono::minutes(10),
+                             .processes = true};
+  };
+  if (fork() == 0) {
+    Rendezvous child(memory, options(1));
+    child.Begin({.kind = Collective::Kind::kBarrier});
+    _exit(0);
+  }
+  Rendezvous parent(memory, options(0));
+  parent.Begin({.kind = Collective::Kind::kBarrier});
+  const auto start = std::chrono::steady_clock::now();
+  try {
+    parent.Begin({.kind = Collective::Kind::kAllReduce, .dtype = 6, .count = 10, .detail = 0});
+    FAIL() << "waited for nobody";
+  } catch (const CommunicatorLost& lost) {
+    EXPECT_THAT(lost.what(), ::testing::HasSubstr("all-reduce of 10 Float"));
+    EXPECT_THAT(lost.what(), ::testing::HasSubstr("rank 1 is gone"));
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+  munmap(memory, Rendezvous::Bytes(2));
+}
+
+TEST(RendezvousTest, KeepsALongReasonWithinItsBounds) {
+  alignas(64) static char memory[4096] = {};
+  ASSERT_LE(Rendezvous::Bytes(1), sizeof(memory));
+  Rendezvous alone(memory, {.index = 0, .ranks = {0}});
+  alone.Abort(std::string(5000, 'x'));
+  try {
+    alone.ThrowIfAborted();
+    FAIL() << "not aborted";
+  } catch (const CommunicatorLost& lost) {
+    EXPECT_THAT(std::string(lost.what()).size(),
+                ::testing::AllOf(::testing::Gt(500), ::testing::Lt(2000)));
+  }
+}
+
+}  // namespace
+}  // namespace lockstep::trainer
