@@ -1,0 +1,131 @@
+// A run as the coordinator knows it: what was submitted, where it is, and what it has used. Plain
+// values; the coordinator changes them, the store keeps them, the service shows them.
+//
+// Times named `_at` are CLOCK_MONOTONIC seconds (rebased when the store is read on another boot);
+// times named `_unix` are for people.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "launch/launcher.h"
+#include "launch/run_clock.h"
+#include "launch/run_state.h"
+
+namespace lockstep::launch {
+
+struct RestartPolicy {
+  int max_restarts = 3;  // Crashes in a row without a newer checkpoint that are still restarted.
+  double backoff_seconds = 1;
+  double max_backoff_seconds = 60;
+  double stall_timeout_seconds = 0;  // 0 = max(60 s, 20 x the p99 step).
+};
+
+struct RunSpec {
+  std::string id;
+  std::string name;
+  std::string run_dir;
+  std::string submitted_by;
+  std::string config_yaml;  // Resolved.
+  std::string config_hash;
+  std::string model;
+  std::string dataset;
+  int ranks = 1;
+  int priority = 0;
+  bool external = false;  // Started by a user under mpirun: takes orders, is never restarted.
+  double submitted_unix = 0;
+  RestartPolicy restart;
+  double max_seconds = 0;  // Of slots held; 0 = no limit.
+  double max_cost = 0;     // 0 = no limit.
+};
+
+enum class OrderKind : int { kPause, kHold, kResume, kCheckpoint, kStop, kKill };
+const char* OrderName(OrderKind kind);
+
+// Outstanding until it is finished, exactly once. Orders that the ranks must carry out are sent to
+// them, again after each reconnect.
+struct Order {
+  std::string id;
+  OrderKind kind = OrderKind::kPause;
+  std::string reason;
+  bool to_ranks = false;
+  double issued_at = 0;
+};
+
+struct CheckpointFacts {
+  int64_t step = 0;
+  int64_t bytes = 0;
+  double write_seconds = 0;
+  double stall_seconds = 0;
+  bool ok = false;
+  std::string error;
+  std::string path;
+  double at_unix = 0;
+};
+
+// A rank process of an external run; the launcher knows those of the others.
+struct RankProcess {
+  int64_t pid = 0;
+  uint64_t start_time_ticks = 0;
+};
+
+struct Run {
+  RunSpec spec;
+  RunState state = RunState::kQueued;
+  std::string reason;  // Why it is in this state, for a person.
+  uint64_t queue_order = 0;
+  int64_t sequence = 0;  // Grows with every change.
+
+  // The newest attempt. `gang.pid` is 0 between the decision to launch and the launcher's answer.
+  int attempt = 0;
+  std::string token;
+  bool has_processes = false;
+  Gang gang;
+  std::vector<RankProcess> rank_processes;  // External runs only.
+  bool held = false;                        // The processes stand still.
+  bool has_goodbye = false;
+  int goodbye_exit = 0;
+  std::string goodbye_reason;
+  std::string kill_reason;  // Why the coordinator killed the gang; empty = it did not.
+  bool hang = false;        // Killed by the watchdog.
+
+  std::vector<Order> orders;
+
+  int64_t step = 0;                 // Newest that is known.
+  int64_t failed_step = 0;          // Where the last crashed attempt was; 0 = none open.
+  int64_t settled_step = 0;         // After which the last pause or stop took effect.
+  CheckpointFacts last_checkpoint;  // The newest good one.
+  int crashes_in_a_row = 0;
+  int restarts = 0;
+  double retry_at = 0;           // Recovering: when to launch again. 0 = once the gang is gone.
+  double recovery_began_at = 0;  // 0 = not recovering.
+
+  double started_unix = 0;
+  double ended_unix = 0;
+  double queued_at = 0;
+
+  RunClock clock;
+  std::map<std::string, int64_t> restarts_by_reason;
+  int64_t lost_steps = 0;
+  int64_t checkpoints_ok = 0;
+  int64_t checkpoints_failed = 0;
+  // Counts per bucket in the bounds of metrics/snapshot.h, and sums.
+  std::vector<uint64_t> checkpoint_write_counts;
+  double checkpoint_write_sum = 0;
+  std::vector<uint64_t> recovery_counts;
+  double recovery_sum = 0;
+
+  /// Holds slots of the daemon.
+  bool holds_slots() const {
+    return !spec.external && (has_processes || state == RunState::kRecovering);
+  }
+};
+
+/// JSON text of everything but spec.config_yaml, for the store.
+std::string ToJson(const Run& run);
+/// The reverse; `shift` is added to every `_at`. Throws std::exception on text that is not ours.
+Run RunFromJson(const std::string& text, double shift);
+
+}  // namespace lockstep::launch
