@@ -13,6 +13,8 @@ namespace lockstep::config {
 struct PriceConfig {
   std::string currency = "USD";
   double per_rank_hour = 0.0;  // Money for one slot (CPU rank now, GPU later) for an hour.
+
+  bool operator==(const PriceConfig&) const = default;
 };
 
 struct CoordinatorConfig {
@@ -29,12 +31,15 @@ struct CoordinatorConfig {
   bool oversubscribe = false;             // Let mpirun start more ranks than the host has cores.
   int64_t log_limit_bytes = 256ll << 20;  // Per rank and attempt; older output is dropped.
   PriceConfig price;
+
+  bool operator==(const CoordinatorConfig&) const = default;
 };
 
 Loaded<CoordinatorConfig> LoadCoordinatorConfig(std::string_view yaml, const std::string& file_name,
                                                 const std::vector<Override>& overrides = {});
 std::string ToYaml(const CoordinatorConfig& config);
 std::string CoordinatorConfigJsonSchema();
+std::string CoordinatorConfigReference();  // Markdown, like RunConfigReference().
 
 /// $LOCKSTEP_STATE_DIR, else $XDG_STATE_HOME/lockstep, else ~/.local/state/lockstep.
 std::filesystem::path DefaultStateDir();

@@ -53,9 +53,7 @@ std::vector<Field> Coordinator() {
 }  // namespace
 
 const Table& CoordinatorTable() {
-  static const CoordinatorConfig defaults;
-  static const Table table{
-      .title = "Lockstep coordinator", .fields = Coordinator(), .defaults = &defaults};
+  static const Table table{.title = "Lockstep coordinator", .fields = Coordinator()};
   return table;
 }
 

@@ -61,7 +61,7 @@ struct Field {
   std::vector<Field> fields;  // kGroup, kGroupList
 
   std::function<Value(const void*)> get;  // Every type but groups.
-  std::function<void(void*, Value)> set;
+  std::function<void(void*, const Value&)> set;
   std::function<void*(void*)> group;        // kGroup: the member struct.
   std::function<size_t(const void*)> size;  // kGroupList
   std::function<void(void*, size_t)> resize;
@@ -201,8 +201,8 @@ class Fields {
     field.get = [member](const void* object) {
       return Value(static_cast<V>(static_cast<const T*>(object)->*member));
     };
-    field.set = [member](void* object, Value value) {
-      static_cast<T*>(object)->*member = static_cast<M>(std::get<V>(std::move(value)));
+    field.set = [member](void* object, const Value& value) {
+      static_cast<T*>(object)->*member = static_cast<M>(std::get<V>(value));
     };
     return field;
   }
@@ -210,11 +210,10 @@ class Fields {
   std::vector<Field> rows_;
 };
 
-// A whole config: its rows, and an object that holds every default.
+// The rows of a whole config.
 struct Table {
   std::string title;
   std::vector<Field> fields;
-  const void* defaults = nullptr;
 };
 
 const Table& RunTable();          // For a RunConfig.

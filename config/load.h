@@ -62,10 +62,13 @@ struct Machine {
 /// set's and are closed there.
 RunConfig Resolve(RunConfig config, const Machine& machine);
 
-/// YAML text with every field, defaults too. LoadRunConfig(ToYaml(c)) gives c.
+/// YAML text with every field, defaults too. LoadRunConfig(ToYaml(c)) gives c. Of a resolved config
+/// it writes the global batch size only, from which the other follows: Resolve() gives c again.
 std::string ToYaml(const RunConfig& config);
 /// JSON Schema (draft 2020-12) that accepts what LoadRunConfig accepts, contradictions between
 /// fields aside.
 std::string RunConfigJsonSchema();
+/// Every key with its type, default, range and meaning, as Markdown tables: the README's reference.
+std::string RunConfigReference();
 
 }  // namespace lockstep::config

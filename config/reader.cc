@@ -56,7 +56,7 @@ class Reader {
     } else if (field.type == FieldType::kGroupList) {
       ReadGroupList(field, object, node, path);
     } else if (Value value; ReadValue(field, node, path, value)) {
-      field.set(object, std::move(value));
+      field.set(object, value);
     }
   }
 
@@ -122,7 +122,7 @@ class Reader {
       } else if (item.kind != Node::Kind::kScalar) {
         WrongType(field, item, item_path);
       } else if (Value read_value; (this->*read)(field, item, item_path, read_value)) {
-        list.push_back(std::get<T>(std::move(read_value)));
+        list.push_back(std::get<T>(read_value));
       }
     }
     value = std::move(list);

@@ -21,6 +21,8 @@ struct ResourcesConfig {
       0;  // Intra-op threads; 0 = auto: cores of the host / ranks on it, at least 1.
   double collective_timeout_seconds =
       1800;  // A collective that takes longer ends the attempt, naming the ranks.
+
+  bool operator==(const ResourcesConfig&) const = default;
 };
 
 enum class DatasetKind { kShapes, kCifar10, kCifar100, kImageFolder };
@@ -29,6 +31,8 @@ struct AugmentConfig {
   bool horizontal_flip = false;  // `flip: horizontal`; probability one half.
   int crop_padding =
       0;  // Zero-pad by this many pixels on each side, then crop back at random. Pixels.
+
+  bool operator==(const AugmentConfig&) const = default;
 };
 
 struct DataConfig {
@@ -44,6 +48,8 @@ struct DataConfig {
   std::vector<double> mean;  // Per channel, on the 0–1 scale; empty = the data set's preset.
   std::vector<double> std;   // Likewise.
   AugmentConfig augment;
+
+  bool operator==(const DataConfig&) const = default;
 };
 
 enum class Pool { kNone, kMax, kAverage };
@@ -57,6 +63,8 @@ struct ConvBlockConfig {
   Pool pool = Pool::kNone;  // After the activation, 2x2 with stride 2.
   bool batch_norm = true;
   double dropout = 0.0;  // Probability, after the pool.
+
+  bool operator==(const ConvBlockConfig&) const = default;
 };
 
 struct CnnConfig {
@@ -65,6 +73,8 @@ struct CnnConfig {
   std::vector<int> dense;    // Hidden sizes before the classifier.
   double dropout = 0.0;      // Probability, before each dense layer and the classifier.
   Activation activation = Activation::kRelu;
+
+  bool operator==(const CnnConfig&) const = default;
 };
 
 struct ModelConfig {
@@ -73,6 +83,8 @@ struct ModelConfig {
   std::string stem = "auto";  // resnet: "imagenet" (7x7 stride 2, max pool), "cifar" (3x3), auto by
                               // image size (<= 64: cifar).
   CnnConfig cnn;              // Used when name is "cnn".
+
+  bool operator==(const ModelConfig&) const = default;
 };
 
 enum class Precision { kFp32, kBf16 };
@@ -91,6 +103,8 @@ struct TrainingConfig {
       0;  // Skipped non-finite steps in a row that are tolerated before the run fails.
   int64_t replica_check_every_steps = 100;  // 0 = off.
   int64_t log_every_steps = 10;             // metrics.jsonl step rows and the progress line.
+
+  bool operator==(const TrainingConfig&) const = default;
 };
 
 enum class OptimizerKind { kSgd, kAdam, kAdamW };
@@ -105,6 +119,8 @@ struct OptimizerConfig {
   double epsilon = 1e-8;  // adam, adamw
   double weight_decay = 0.0;
   bool decay_norm_and_bias = false;  // Weight decay also on one-dimensional parameters.
+
+  bool operator==(const OptimizerConfig&) const = default;
 };
 
 enum class ScheduleKind { kConstant, kStep, kCosine };
@@ -115,6 +131,8 @@ struct ScheduleConfig {
   Duration step_every = Duration::Epochs(30);   // step: multiply by `gamma` after each of these.
   double gamma = 0.1;                           // step
   double final_ratio = 0.0;  // cosine: the last learning rate as a share of the first.
+
+  bool operator==(const ScheduleConfig&) const = default;
 };
 
 struct CheckpointConfig {
@@ -123,11 +141,15 @@ struct CheckpointConfig {
   int keep_best = 1;
   std::string best_metric =
       "val_top1";  // "val_top1" (higher is better) or "val_loss" (lower is better).
+
+  bool operator==(const CheckpointConfig&) const = default;
 };
 
 struct CostConfig {
   double max_cost = 0.0;  // In the daemon's currency; 0 = no limit.
   Duration max_time;      // Wall time; zero = no limit.
+
+  bool operator==(const CostConfig&) const = default;
 };
 
 struct RestartConfig {
@@ -136,6 +158,8 @@ struct RestartConfig {
   double max_backoff_seconds = 60.0;
   double stall_timeout_seconds =
       0;  // No step for so long = stalled; 0 = auto: max(60 s, 20 x the p99 step).
+
+  bool operator==(const RestartConfig&) const = default;
 };
 
 struct RunConfig {
@@ -151,6 +175,8 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   CostConfig cost;
   RestartConfig restart;
+
+  bool operator==(const RunConfig&) const = default;
 };
 
 }  // namespace lockstep::config

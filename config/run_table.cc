@@ -62,12 +62,12 @@ Fields<DataConfig> Data() {
       .Unit("pixels");
   f.Integer("train_samples", &DataConfig::train_samples,
             "Train on so many pictures: generated ones (shapes) or the first of the seeded order. "
-            "auto: all of them.")
+            "auto: all of them (shapes: 8000).")
       .Range(1, 1 << 30)
       .Auto()
       .Unit("samples");
   f.Integer("eval_samples", &DataConfig::eval_samples,
-            "Evaluate on so many held-out pictures. auto: all of them.")
+            "Evaluate on so many held-out pictures. auto: all of them (shapes: 2000).")
       .Range(1, 1 << 30)
       .Auto()
       .Unit("samples");
@@ -309,8 +309,7 @@ std::vector<Field> Run() {
 }  // namespace
 
 const Table& RunTable() {
-  static const RunConfig defaults;
-  static const Table table{.title = "Lockstep run", .fields = Run(), .defaults = &defaults};
+  static const Table table{.title = "Lockstep run", .fields = Run()};
   return table;
 }
 

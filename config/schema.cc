@@ -1,4 +1,4 @@
-// The JSON schemas and the reference, made from the tables.
+// The JSON schemas, made from the tables.
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -89,8 +89,11 @@ Json TypeSchema(const Field& field, void* defaults) {
     case FieldType::kGroup:
       return GroupSchema(field.fields, field.group(defaults));
     case FieldType::kGroupList: {
-      // No object holds an item's defaults: a list is empty by default.
-      return ListSchema(field, GroupSchema(field.fields, nullptr));
+      // One item by itself, to know its defaults; nobody else holds this list.
+      field.resize(defaults, 1);
+      Json items = GroupSchema(field.fields, field.item(defaults, 0));
+      field.resize(defaults, 0);
+      return ListSchema(field, std::move(items));
     }
   }
   return {};
@@ -123,7 +126,7 @@ Json GroupSchema(const std::vector<Field>& fields, void* defaults) {
   for (const Field& field : fields) {
     Json schema = TypeSchema(field, defaults);
     schema["description"] = field.doc;
-    const bool has_default = defaults != nullptr && !IsGroup(field) && !field.required;
+    const bool has_default = !IsGroup(field) && !field.required;
     if (has_default && field.default_note.empty()) schema["default"] = DefaultOf(field, defaults);
     properties[field.name] = std::move(schema);
     if (HasRequired({field})) required.push_back(field.name);
