@@ -1,0 +1,58 @@
+#include "trainer/evaluate.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+
+#include "trainer/data/batches.h"
+#include "trainer/objective.h"
+#include "trainer/step/precision.h"
+
+namespace lockstep::trainer {
+
+std::optional<EvaluationResult> Evaluate(Model& model, const Dataset& dataset,
+                                         Communicator& communicator, Control& control,
+                                         const EvaluateOptions& options, Requests& requests) {
+  BatchesOptions reading;
+  reading.global_batch = options.batch;
+  reading.rank = communicator.rank();
+  reading.world_size = communicator.size();
+  reading.threads = options.prefetch_threads;
+  reading.depth = options.prefetch_batches;
+  reading.normalization = options.normalization;
+  EvalBatches batches(dataset, reading);
+
+  at::NoGradGuard no_grad;
+  struct EvaluationMode {
+    explicit EvaluationMode(Model& model) : model(model) { model.SetTraining(false); }
+    ~EvaluationMode() { model.SetTraining(true); }
+    Model& model;
+  } mode(model);
+
+  // [loss sum, correct, samples]
+  const at::Tensor totals = at::zeros({3}, at::kDouble);
+  double* sums = totals.data_ptr<double>();
+  for (int64_t i = 0; i < batches.count(); ++i) {
+    const Batch batch = batches.Next();
+    if (batch.labels.numel() > 0) {
+      const PrecisionScope precision(options.precision);
+      const Objective objective = ObjectiveOf(model.Forward(batch.images), batch.labels, 0.0);
+      sums[0] += objective.loss_sum.item<double>();
+      sums[1] += objective.correct.item<double>();
+      sums[2] += static_cast<double>(batch.labels.numel());
+    }
+    // A few floats, so that a pause need not wait for the end of a long evaluation.
+    requests.Add(control.Together());
+    if (requests.leave() || requests.hold) return std::nullopt;
+  }
+  communicator.AllReduce(totals);
+  communicator.Wait();
+  EvaluationResult result;
+  result.samples = static_cast<int64_t>(sums[2]);
+  if (result.samples > 0) {
+    result.loss = sums[0] / sums[2];
+    result.top1 = sums[1] / sums[2];
+  }
+  return result;
+}
+
+}  // namespace lockstep::trainer

@@ -1,0 +1,324 @@
+// lockstep-trainer: one rank. `mpirun -np N lockstep-trainer run.yaml [--run-dir DIR]` trains;
+// nothing else is needed.
+//
+// main() composes and ends: it reads the config, claims the run directory, makes the communicator
+// and the link, calls Train(), and turns whatever happened into an exit code that mpirun, the
+// coordinator and scripts understand (config/exit_code.h).
+#include <ATen/Context.h>
+#include <c10/util/Exception.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <new>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "config/coordinator_config.h"
+#include "config/load.h"
+#include "trainer/claim.h"
+#include "trainer/comm/world.h"
+#include "trainer/control.h"
+#include "trainer/data/dataset.h"
+#include "trainer/link/coordinator_link.h"
+#include "trainer/link/rank_log.h"
+#include "trainer/saver.h"
+#include "trainer/step/replica_guard.h"
+#include "trainer/train.h"
+
+extern char** environ;
+
+namespace lockstep::trainer {
+namespace {
+
+using config::RunConfig;
+using config::RunDirectory;
+using config::TrainerExit;
+
+struct Arguments {
+  std::string config_file;
+  std::string run_dir;
+  std::vector<std::string> set;
+  int attempt = 0;          // 0 = the next one of the run directory.
+  std::string coordinator;  // Socket; given by the coordinator when it launches.
+  std::string run_id;
+  int64_t log_limit_bytes = 256ll << 20;
+  bool no_coordinator = false;
+
+  bool launched_by_coordinator() const { return !run_id.empty(); }
+};
+
+std::string VersionText() {
+  return absl::StrCat("lockstep-trainer ", LOCKSTEP_VERSION, " (profile ", LOCKSTEP_PROFILE,
+                      ", LibTorch ", LOCKSTEP_TORCH_VERSION, ")");
+}
+
+int ParseArguments(int argc, char** argv, Arguments& arguments, bool& finished) {
+  CLI::App app{
+      "Trains one rank of a run. Start it with mpirun: mpirun -np 2 lockstep-trainer run.yaml"};
+  app.add_option("config", arguments.config_file, "The run's YAML file")->required();
+  app.add_option("--run-dir", arguments.run_dir,
+                 "Where the run lives (default: runs/NAME); an existing one is continued");
+  app.add_option("--set", arguments.set, "Override one setting: --set training.duration=1ep")
+      ->allow_extra_args(false);
+  app.add_flag("--no-coordinator", arguments.no_coordinator, "Do not register with a coordinator");
+  app.add_option("--coordinator", arguments.coordinator,
+                 "Socket of the coordinator to register with");
+  app.add_option("--attempt", arguments.attempt, "Number of this attempt")
+      ->group("Given by the coordinator");
+  app.add_option("--run-id", arguments.run_id, "Id of the run")->group("Given by the coordinator");
+  app.add_option("--log-limit", arguments.log_limit_bytes, "Bytes a rank's log may have")
+      ->group("Given by the coordinator");
+  app.set_version_flag("--version", VersionText());
+  finished = true;
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : static_cast<int>(TrainerExit::kBadConfig);
+  }
+  finished = false;
+  return 0;
+}
+
+// A reason to end that every rank has found alike, before training began.
+struct Refusal {
+  TrainerExit exit;
+  std::string message;
+};
+
+RunConfig LoadConfig(const Arguments& arguments, const World& world) {
+  std::string text;
+  if (world.rank() == 0) {
+    const auto file = config::ReadFile(arguments.config_file, 4u << 20);
+    text = file.ok() ? "+" + *file : "-" + std::string(file.status().message());
+  }
+  text = world.BroadcastText(text, 0);
+  if (text[0] == '-') throw Refusal{TrainerExit::kBadConfig, text.substr(1)};
+
+  std::vector<config::Override> overrides = config::EnvironmentOverrides(environ);
+  for (const std::string& set : arguments.set) {
+    const auto parsed = config::ParseOverride(set);
+    if (!parsed.ok())
+      throw Refusal{TrainerExit::kBadConfig, std::string(parsed.status().message())};
+    overrides.push_back(*parsed);
+  }
+  auto loaded = config::LoadRunConfig(text.substr(1), arguments.config_file, overrides);
+  if (!loaded.ok()) throw Refusal{TrainerExit::kBadConfig, loaded.Report()};
+  return loaded.config;
+}
+
+// Threads per rank decide the bits (summation order), so a run keeps those it began with.
+void KeepThreads(const RunDirectory& directory, RunConfig& config) {
+  if (config.resources.threads_per_rank != 0) return;
+  const auto text = config::ReadFile(directory.run_yaml());
+  if (!text.ok()) return;
+  const auto before = config::LoadRunConfig(*text, directory.run_yaml().string());
+  if (before.ok()) config.resources.threads_per_rank = before.config.resources.threads_per_rank;
+}
+
+// Classes, which only the data set knows.
+void CloseClasses(RunConfig& config) {
+  if (config.model.num_classes != 0) return;
+  config.model.num_classes =
+      static_cast<int>(OpenDataset(config.data, Split::kEval, config.seed)->classes().size());
+}
+
+// Rank 0 claims the run directory; all learn the attempt, or why not.
+std::unique_ptr<Claim> ClaimDirectory(const RunDirectory& directory, const Arguments& arguments,
+                                      const World& world, int& attempt) {
+  std::unique_ptr<Claim> claim;
+  std::string outcome;
+  if (world.rank() == 0) {
+    auto taken =
+        Claim::Take(directory, arguments.attempt, arguments.launched_by_coordinator() ? 10.0 : 0.5);
+    outcome = taken.ok() ? absl::StrCat("+", (*taken)->attempt())
+                         : absl::StrCat("-", taken.status().message());
+    if (taken.ok()) claim = *std::move(taken);
+  }
+  outcome = world.BroadcastText(outcome, 0);
+  if (outcome[0] == '-') throw Refusal{TrainerExit::kStaleAttempt, outcome.substr(1)};
+  attempt = std::stoi(outcome.substr(1));
+  return claim;
+}
+
+std::unique_ptr<CoordinatorLink> MakeLink(const Arguments& arguments, const World& world,
+                                          const RunDirectory& directory, int attempt,
+                                          const RunConfig& config) {
+  const std::vector<int64_t> pids = world.AllGather(getpid());
+  if (world.rank() != 0 || arguments.no_coordinator) return nullptr;
+  LinkOptions options;
+  options.socket = arguments.coordinator;
+  options.run_id = arguments.run_id;
+  options.attempt = attempt;
+  if (arguments.launched_by_coordinator()) {
+    const auto token = config::ReadFile(directory.attempt(attempt) / "token", 4096);
+    if (!token.ok())
+      throw Refusal{TrainerExit::kStaleAttempt, std::string(token.status().message())};
+    options.token = *token;
+  }
+  options.run_dir = std::filesystem::absolute(directory.root()).string();
+  options.world_size = world.size();
+  options.pids = pids;
+  options.hosts.assign(static_cast<size_t>(world.size()), world.host());
+  options.config_yaml = config::ToYaml(config);
+  options.mpirun_pid = world.size() > 1 ? getppid() : 0;
+  return std::make_unique<CoordinatorLink>(std::move(options));
+}
+
+// What this process knows when it has to say why it ends.
+struct Ending {
+  std::optional<RunDirectory> directory;
+  int attempt = 0;
+  int rank = 0;
+  CoordinatorLink* link = nullptr;
+};
+
+void TellFailure(const Ending& ending, TrainerExit exit, const std::string& message) {
+  std::fprintf(stderr, "lockstep-trainer: rank %d: %s: %s\n", ending.rank, Describe(exit),
+               message.c_str());
+  if (!ending.directory || ending.attempt == 0) return;
+  const nlohmann::json failure = {{"rank", ending.rank},
+                                  {"exit_code", static_cast<int>(exit)},
+                                  {"reason", Describe(exit)},
+                                  {"message", message},
+                                  {"time", static_cast<int64_t>(std::time(nullptr))}};
+  // The process ends whether or not this can be written; stderr has it too.
+  (void)config::WriteFileDurably(ending.directory->failure(ending.attempt, ending.rank),
+                                 failure.dump(2) + "\n");
+  if (ending.link != nullptr) {
+    ending.link->Goodbye(static_cast<int>(exit), message, ProgressReport{},
+                         std::chrono::milliseconds(500));
+  }
+}
+
+// Failures that every rank meets in the same step, so that all can end in order.
+bool Agreed(TrainerExit exit) {
+  return exit == TrainerExit::kNonFinite || exit == TrainerExit::kReplicasDiffer ||
+         exit == TrainerExit::kBadConfig || exit == TrainerExit::kCheckpointFailed;
+}
+
+struct Failure {
+  TrainerExit exit = TrainerExit::kInternal;
+  std::string message;
+};
+
+// The exception being handled, as an exit code.
+Failure Classify() {
+  try {
+    throw;
+  } catch (const DataError& e) {
+    return {TrainerExit::kData, e.what()};
+  } catch (const CommunicatorLost& e) {
+    return {TrainerExit::kCommunicatorLost, e.what()};
+  } catch (const StaleAttempt& e) {
+    return {TrainerExit::kStaleAttempt, e.what()};
+  } catch (const CheckpointFailed& e) {
+    return {TrainerExit::kCheckpointFailed, e.what()};
+  } catch (const WrongConfig& e) {
+    return {TrainerExit::kBadConfig, e.what()};
+  } catch (const NonFiniteLoss& e) {
+    return {TrainerExit::kNonFinite, e.what()};
+  } catch (const ReplicasDiffer& e) {
+    return {TrainerExit::kReplicasDiffer, e.what()};
+  } catch (const c10::OutOfMemoryError& e) {
+    return {TrainerExit::kOutOfMemory, std::string(e.what_without_backtrace())};
+  } catch (const std::bad_alloc&) {
+    return {TrainerExit::kOutOfMemory,
+            "the host's memory is used up; lower the batch size, training.micro_batch_size or "
+            "data.prefetch_batches"};
+  } catch (const std::invalid_argument& e) {
+    return {TrainerExit::kBadConfig, e.what()};
+  } catch (const c10::Error& e) {
+    const std::string text = e.what_without_backtrace();
+    const bool memory = text.find("allocate memory") != std::string::npos;
+    return {memory ? TrainerExit::kOutOfMemory : TrainerExit::kInternal, text};
+  } catch (const std::exception& e) {
+    return {TrainerExit::kInternal, e.what()};
+  }
+}
+
+int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
+  RunConfig config = LoadConfig(arguments, world);
+  const RunDirectory directory(arguments.run_dir.empty()
+                                   ? std::filesystem::path("runs") / config.name
+                                   : std::filesystem::path(arguments.run_dir));
+  int attempt = 0;
+  const std::unique_ptr<Claim> claim = ClaimDirectory(directory, arguments, world, attempt);
+  ending.directory = directory;
+  ending.attempt = attempt;
+
+  std::unique_ptr<RankLog> log;
+  if (arguments.launched_by_coordinator()) {
+    auto redirected =
+        RankLog::Redirect(directory.rank_log(attempt, world.rank()), arguments.log_limit_bytes);
+    if (redirected.ok()) log = *std::move(redirected);
+  }
+  KeepThreads(directory, config);
+  config.resources.ranks = world.size();
+  config = config::Resolve(config, {world.size(), world.ranks_on_host(),
+                                    static_cast<int>(std::thread::hardware_concurrency())});
+  CloseClasses(config);
+  if (world.rank() == 0) {
+    const absl::Status written =
+        config::WriteFileDurably(directory.run_yaml(), config::ToYaml(config));
+    if (!written.ok()) throw CheckpointFailed(std::string(written.message()));
+    std::printf("%s: %d ranks x %d threads, run directory %s, attempt %d\n", config.name.c_str(),
+                world.size(), config.resources.threads_per_rank, directory.root().c_str(), attempt);
+    std::fflush(stdout);
+  }
+
+  auto board = config::RankBoard::Open(directory.board(attempt), world.size());
+  if (board.ok()) board->Claim(world.rank());
+  const std::unique_ptr<Communicator> communicator =
+      world.MakeCommunicator(std::chrono::milliseconds(
+          static_cast<int64_t>(1000 * config.resources.collective_timeout_seconds)));
+  const std::unique_ptr<CoordinatorLink> link =
+      MakeLink(arguments, world, directory, attempt, config);
+  ending.link = link.get();
+
+  TrainSetup setup{config, directory, attempt, *communicator};
+  setup.link = link.get();
+  setup.board = board.ok() ? &*board : nullptr;
+  setup.enforce_max_time = !arguments.launched_by_coordinator();
+  try {
+    return static_cast<int>(Train(setup).exit);
+  } catch (...) {
+    const Failure failure = Classify();
+    TellFailure(ending, failure.exit, failure.message);
+    ending.link = nullptr;
+    if (Agreed(failure.exit)) return static_cast<int>(failure.exit);
+    communicator->Abort(failure.message);
+    world.Abort(static_cast<int>(failure.exit));
+  }
+}
+
+int Main(int argc, char** argv) {
+  Arguments arguments;
+  bool finished = false;
+  if (const int code = ParseArguments(argc, argv, arguments, finished); finished) return code;
+  CatchSignals();
+  const World world(&argc, &argv);
+  Ending ending;
+  ending.rank = world.rank();
+  try {
+    return RunRank(arguments, world, ending);
+  } catch (const Refusal& refusal) {
+    if (world.rank() == 0) std::fprintf(stderr, "%s\n", refusal.message.c_str());
+    return static_cast<int>(refusal.exit);
+  } catch (...) {
+    const Failure failure = Classify();
+    TellFailure(ending, failure.exit, failure.message);
+    if (world.size() == 1 || Agreed(failure.exit)) return static_cast<int>(failure.exit);
+    world.Abort(static_cast<int>(failure.exit));
+  }
+}
+
+}  // namespace
+}  // namespace lockstep::trainer
+
+int main(int argc, char** argv) {
+  return lockstep::trainer::Main(argc, argv);
+}

@@ -1,0 +1,58 @@
+// Where this rank's time goes: every moment belongs to exactly one phase, so the phases add up to
+// the wall time.
+//
+// Enter() ends the phase before it, and shows the new one on the rank board, where a hang gets its
+// name from.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "config/rank_board.h"
+
+namespace lockstep::trainer {
+
+/// CLOCK_MONOTONIC in seconds.
+double MonotonicSeconds();
+/// CLOCK_MONOTONIC reading at which this process started, from /proc/self/stat.
+double ProcessStartSeconds();
+
+class PhaseClock {
+ public:
+  /// The first phase is startup and began with the process. `board` may be null; it must outlive
+  /// the clock.
+  PhaseClock(config::RankBoard* board, int rank);
+
+  void Enter(config::Phase phase);
+  void SetStep(int64_t step) { step_ = step; }
+
+  config::Phase phase() const { return phase_; }
+  /// Seconds per phase until now, the open phase included.
+  std::array<double, config::kPhaseCount> Seconds() const;
+  double WallSeconds() const;  // Since the process started: the sum of Seconds().
+
+ private:
+  config::RankBoard* board_;
+  int rank_;
+  int64_t step_ = 0;
+  config::Phase phase_ = config::Phase::kStartup;
+  double entered_;
+  std::array<double, config::kPhaseCount> seconds_{};
+};
+
+// Enters a phase for a scope and goes back to the one before.
+class PhaseScope {
+ public:
+  PhaseScope(PhaseClock& clock, config::Phase phase) : clock_(clock), before_(clock.phase()) {
+    clock_.Enter(phase);
+  }
+  ~PhaseScope() { clock_.Enter(before_); }
+  PhaseScope(const PhaseScope&) = delete;
+  PhaseScope& operator=(const PhaseScope&) = delete;
+
+ private:
+  PhaseClock& clock_;
+  config::Phase before_;
+};
+
+}  // namespace lockstep::trainer

@@ -1,0 +1,96 @@
+// What a run tells the world, from rank 0: rows in metrics.jsonl, progress to the coordinator,
+// lines on the terminal, result.json at the end. Telling must never stop training: only
+// metrics.jsonl, which a resume continues, can fail.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "config/exit_code.h"
+#include "config/run_config.h"
+#include "config/run_directory.h"
+#include "trainer/link/coordinator_link.h"
+#include "trainer/phase_clock.h"
+#include "trainer/step/agreement.h"
+#include "trainer/training_state.h"
+
+namespace lockstep::trainer {
+
+struct ReportOptions {
+  int world_size = 1;
+  int64_t total_steps = 0;   // 0 = the run's length is a wall time.
+  double total_seconds = 0;  // Of a run whose length is a wall time.
+  double steps_per_epoch = 1;
+  int64_t log_every_steps = 10;
+  bool terminal = true;  // Print progress lines.
+};
+
+class Report {
+ public:
+  /// `link` may be null. Both references outlive the report.
+  Report(const config::RunDirectory& directory, const PhaseClock& clock, CoordinatorLink* link,
+         ReportOptions options);
+  ~Report();
+  Report(const Report&) = delete;
+  Report& operator=(const Report&) = delete;
+
+  /// Opens metrics.jsonl and cuts off what is beyond `state`: rows of steps that will be made
+  /// again.
+  absl::Status Open(const TrainingState& state);
+
+  /// One agreed step: adds it to the totals and writes its row if it is one to be logged.
+  void Step(const StepSummary& summary, double learning_rate);
+  /// Timings of a step just made; `allreduce_bytes` are what this rank sent through the
+  /// communicator.
+  void Timing(double step_seconds, double allreduce_seconds, int64_t allreduce_bytes,
+              int64_t samples, double gradient_norm);
+  void Epoch(int64_t step, int64_t epochs_done, const TrainingState& state);
+  void Evaluation(const EvaluationResult& result, const TrainingState& state);
+  void Checkpoint(const CheckpointReport& checkpoint);
+  void Held(bool held, int64_t step, const std::string& reason);
+  void Say(const std::string& line);
+
+  /// Sends where the run is. Called with each step; the link sends at most ten a second.
+  void Progress(const TrainingState& state);
+
+  /// Bytes of metrics.jsonl written so far, all in the kernel's hands.
+  int64_t FlushMetrics();
+  /// Makes them durable.
+  absl::Status SyncMetrics();
+
+  absl::Status Result(const TrainingState& state, config::TrainerExit exit,
+                      const std::string& reason, int attempt);
+  void Goodbye(const TrainingState& state, config::TrainerExit exit, const std::string& reason);
+
+  double ElapsedSeconds() const { return seconds_before_ + clock_.WallSeconds(); }
+
+ private:
+  void Row(const std::string& json);
+  ProgressReport Fill(const TrainingState& state);
+  double EpochOf(int64_t step) const;
+
+  const config::RunDirectory& directory_;
+  const PhaseClock& clock_;
+  CoordinatorLink* link_;
+  ReportOptions options_;
+  int metrics_fd_ = -1;
+  int64_t metrics_bytes_ = 0;
+  std::string buffer_;
+  std::atomic<int> metrics_errno_{
+      0};                      // Of the last failed write; the checkpoint writer's thread reads it.
+  double seconds_before_ = 0;  // Of the attempts before this one.
+  ProgressReport progress_;
+  struct Mark {
+    double at;
+    int64_t samples;
+    int64_t steps;
+  };
+  std::deque<Mark> recent_;  // The last ten seconds: throughput and ETA.
+  double last_line_ = 0;
+};
+
+}  // namespace lockstep::trainer

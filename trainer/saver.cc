@@ -1,0 +1,132 @@
+#include "trainer/saver.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+namespace lockstep::trainer {
+
+namespace {
+
+bool HigherIsBetter(const config::RunConfig& config) {
+  return config.checkpoint.best_metric != "val_loss";
+}
+
+// Rank 0's bytes on every rank.
+std::string BroadcastString(const std::string& text, Communicator& communicator) {
+  const at::Tensor length = at::full({1}, static_cast<int64_t>(text.size()), at::kLong);
+  communicator.Broadcast(length, 0);
+  const at::Tensor bytes = at::empty({length.item<int64_t>()}, at::kByte);
+  if (communicator.rank() == 0) std::memcpy(bytes.data_ptr(), text.data(), text.size());
+  communicator.Broadcast(bytes, 0);
+  return {static_cast<const char*>(bytes.data_ptr()), static_cast<size_t>(bytes.numel())};
+}
+
+}  // namespace
+
+Saver::Saver(const config::RunConfig& config, const config::RunDirectory& directory, int attempt,
+             Communicator& communicator, Report& report)
+    : config_(config),
+      directory_(directory),
+      attempt_(attempt),
+      communicator_(communicator),
+      report_(report),
+      store_(directory.checkpoints(), attempt,
+             Retention{config.checkpoint.keep_last, config.checkpoint.keep_best,
+                       HigherIsBetter(config)},
+             // Asked just before a checkpoint becomes visible: the rows it counts on must be
+             // durable, and no newer attempt may have taken over.
+             [this]() -> absl::Status {
+               if (auto synced = report_.SyncMetrics(); !synced.ok()) return synced;
+               const auto current = directory_.ReadCurrentAttempt();
+               if (!current.ok()) return current.status();
+               if (*current != attempt_) {
+                 return absl::AbortedError(absl::StrCat(
+                     "attempt ", *current, " of this run has taken over from attempt ", attempt_));
+               }
+               return absl::OkStatus();
+             }) {
+  if (communicator_.rank() == 0) writer_ = std::make_unique<CheckpointWriter>(store_);
+}
+
+Saver::~Saver() = default;
+
+TrainingState Saver::Restore(Replica& replica, const TrainingState& fresh) {
+  // One text for all: "" = nothing to restore, "!" + why = give up, otherwise the state.
+  std::string outcome;
+  if (communicator_.rank() == 0) {
+    std::vector<std::string> refused;
+    absl::StatusOr<LoadedCheckpoint> loaded = absl::NotFoundError("");
+    absl::Status opened = store_.Open();
+    if (opened.ok()) loaded = store_.LoadNewestGood(refused);
+    for (const std::string& line : refused) report_.Say("refused a checkpoint: " + line);
+    if (!opened.ok()) {
+      outcome = absl::StrCat("!", opened.message());
+    } else if (loaded.ok()) {
+      absl::StatusOr<TrainingState> state = TrainingState::FromJson(loaded->state_json);
+      absl::Status fits = state.ok() ? state->CheckSameRun(fresh) : state.status();
+      if (fits.ok()) fits = lockstep::trainer::Restore(loaded->weights, replica.Weights());
+      if (fits.ok()) fits = lockstep::trainer::Restore(loaded->optimizer, replica.OptimizerState());
+      outcome = fits.ok() ? loaded->state_json
+                          : absl::StrCat("?", loaded->info.path.string(), ": ", fits.message());
+      if (fits.ok()) {
+        report_.Say(absl::StrCat("going on from ", loaded->info.path.string()));
+      }
+    } else if (loaded.status().code() != absl::StatusCode::kNotFound) {
+      outcome = absl::StrCat("!", loaded.status().message());
+    }
+  }
+  outcome = BroadcastString(outcome, communicator_);
+  if (!outcome.empty() && outcome[0] == '!') throw CheckpointFailed(outcome.substr(1));
+  if (!outcome.empty() && outcome[0] == '?') throw WrongConfig(outcome.substr(1));
+  replica.Broadcast(communicator_);
+  if (outcome.empty()) return fresh;
+  TrainingState state = TrainingState::FromJson(outcome).value();
+  state.world_size = fresh.world_size;
+  return state;
+}
+
+void Saver::Begin(const Replica& replica, TrainingState state) {
+  if (writer_ == nullptr) return;
+  state.metrics_bytes = report_.FlushMetrics();
+  state.seconds = report_.ElapsedSeconds();
+  std::optional<double> metric;
+  if (state.last_evaluation && state.last_evaluation->step == state.step) {
+    metric = HigherIsBetter(config_) ? state.last_evaluation->top1 : state.last_evaluation->loss;
+  }
+  stall_seconds_ = writer_->Save(state.step, replica.Weights(), replica.OptimizerState(),
+                                 state.ToJson(), metric);
+  writing_ = true;
+}
+
+CheckpointReport Saver::ToReport(const WriteResult& result) {
+  if (absl::IsAborted(result.status)) throw StaleAttempt(std::string(result.status.message()));
+  CheckpointReport report;
+  report.step = result.step;
+  report.bytes = result.bytes;
+  report.write_seconds = result.write_seconds;
+  report.stall_seconds = stall_seconds_;
+  report.ok = result.status.ok();
+  report.error = absl::IsResourceExhausted(result.status)
+                     ? absl::StrCat("disk full: ", result.status.message())
+                     : std::string(result.status.message());
+  report.path = result.path.string();
+  return report;
+}
+
+std::optional<CheckpointReport> Saver::Settle(bool wait) {
+  if (!writing_) return std::nullopt;
+  const std::optional<WriteResult> result = wait ? writer_->Wait() : writer_->Poll();
+  if (!result) return std::nullopt;
+  writing_ = false;
+  return ToReport(*result);
+}
+
+std::string Saver::Share(const std::string& error) {
+  return BroadcastString(error, communicator_);
+}
+
+}  // namespace lockstep::trainer

@@ -1,0 +1,107 @@
+// Everything Train() works with, and what happens between the steps: agreeing, reporting,
+// evaluating, checkpoints, holding still.
+//
+// The members below that say "collective" are entered by all ranks at the same step, because what
+// leads to them is either a function of the step or was agreed upon (trainer/step/agreement.h).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trainer/control.h"
+#include "trainer/data/batches.h"
+#include "trainer/data/dataset.h"
+#include "trainer/phase_clock.h"
+#include "trainer/replica.h"
+#include "trainer/report.h"
+#include "trainer/saver.h"
+#include "trainer/step/schedule.h"
+#include "trainer/train.h"
+#include "trainer/training_state.h"
+
+namespace lockstep::trainer {
+
+class Session {
+ public:
+  /// Opens the data, builds the replica, restores the newest good checkpoint. Collective.
+  explicit Session(const TrainSetup& setup);
+  ~Session();
+
+  PhaseClock& clock() { return clock_; }
+  Replica& replica() { return *replica_; }
+  Batches& batches() { return *batches_; }
+  int64_t step() const {
+    return state_.step;
+  }  // Steps done; also the 0-based number of the next one.
+
+  /// Is there another step to make? False at the end of the run and when the ranks agreed to leave.
+  bool Continue() const;
+
+  // In the order of a step.
+  void BeginStep();
+  void SeedGenerators(int64_t step, int64_t first_sample);  // Dropout's.
+  void FillVector(const at::Tensor& loss_sum, const at::Tensor& correct, int64_t samples);
+  void BeginReduce();
+  void EndReduce();
+  const at::Tensor& LearningRate(int64_t step);
+  void EndStep();
+
+  // Between steps; collective.
+  bool EvaluationDue() const;
+  void Evaluate();
+  bool CheckpointDue() const;
+  void Checkpoint();  // Begins one; it is written behind the next steps.
+  bool HoldAgreed() const { return requests_.hold || requests_.disk_full; }
+  void Hold();
+
+  /// Saves what must be saved, writes result.json, says goodbye. Collective.
+  Outcome Finish();
+
+ private:
+  bool root() const { return setup_.communicator.rank() == 0; }
+  bool Crossed(const config::Duration& every) const;
+  bool AtEnd() const;
+  void OpenData();
+  void Restore();
+  void Learn(const StepSummary& summary, const at::Tensor& found_nonfinite);
+  void CountNonFinite(const StepSummary& summary);
+  void CastTimedVotes();
+  void AfterWrite(const std::optional<CheckpointReport>& written);
+  void TellCheckpoint(const std::optional<CheckpointReport>& written);
+  std::string TryToSave();
+  void SaveOrHold();
+  void WaitHeld(const std::string& reason);
+  void AnswerOpenOrders(const std::string& error);
+
+  const TrainSetup& setup_;
+  const config::RunConfig& config_;
+  PhaseClock clock_;
+  std::unique_ptr<Dataset> train_data_;
+  std::unique_ptr<Dataset> eval_data_;
+  Normalization normalization_;
+  double steps_per_epoch_ = 1;
+  int64_t total_steps_ = 0;
+  std::unique_ptr<Schedule> schedule_;
+  Agreement agreement_;
+  std::unique_ptr<Replica> replica_;
+  std::unique_ptr<Control> control_;
+  std::unique_ptr<Report> report_;
+  std::unique_ptr<Saver> saver_;
+  std::unique_ptr<Batches> batches_;
+
+  TrainingState state_;
+  Requests requests_;
+  at::Tensor learning_rate_;
+  at::Tensor found_nonfinite_;  // Of the step before, read one step late like its vector.
+  std::string stop_reason_ = "stopped by order";
+  std::vector<std::string>
+      checkpoint_orders_;  // Rank 0: to be answered when the checkpoint begun last is durable.
+  std::optional<CheckpointReport> last_written_;
+  double step_began_ = 0, reduce_began_ = 0, reduce_ended_ = 0;
+  int64_t step_samples_ = 0;
+  double last_save_ = 0;
+};
+
+}  // namespace lockstep::trainer
