@@ -7,8 +7,8 @@ namespace {
 
 Fields<PriceConfig> Price() {
   Fields<PriceConfig> f;
-  f.Text("currency", &PriceConfig::currency, "Currency of every amount: three capital letters.")
-      .Pattern("^[A-Z]{3}$");
+  f.Text("currency", &PriceConfig::currency, "Currency of every amount.")
+      .Pattern("^[A-Z]{3}$", "three capital letters such as USD");
   f.Number("per_rank_hour", &PriceConfig::per_rank_hour,
            "What one slot costs for an hour, in the currency.")
       .Within(0, 1e9);

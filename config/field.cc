@@ -39,7 +39,7 @@ std::string Type(const Field& field) {
     case FieldType::kNumber:
       return absl::StrCat("a number", NumberRange(field));
     case FieldType::kText:
-      return field.pattern.empty() ? "text" : absl::StrCat("text like ", field.pattern);
+      return field.pattern.empty() ? "text" : field.pattern_note;
     case FieldType::kChoice:
       return absl::StrCat("one of ", absl::StrJoin(field.choices, ", "));
     case FieldType::kDuration:

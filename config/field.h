@@ -51,9 +51,10 @@ struct Field {
   bool above_min = false;  // min_number itself is out of range.
   bool below_max = false;
   size_t max_items = 1000;
-  size_t max_length = 4096;           // Bytes of a text.
-  std::vector<std::string> choices;   // kChoice
-  std::string pattern;                // kText: ECMAScript regular expression; empty = any.
+  size_t max_length = 4096;          // Bytes of a text.
+  std::vector<std::string> choices;  // kChoice
+  std::string pattern;       // kText: ECMAScript regular expression for all of it; empty = any.
+  std::string pattern_note;  // The same for people.
   std::vector<Duration::Unit> units;  // kDuration: units that make sense; zero length always does.
   bool nonzero = false;               // kDuration
   std::string default_note;           // Where the default is no single value: what to tell people.
@@ -76,7 +77,9 @@ struct Field {
   Field& Below(double min, double max) { return below_max = true, Within(min, max); }
   Field& AtMost(size_t items) { return max_items = items, *this; }
   Field& Longest(size_t bytes) { return max_length = bytes, *this; }
-  Field& Pattern(std::string regex) { return pattern = std::move(regex), *this; }
+  Field& Pattern(std::string regex, std::string note) {
+    return pattern = std::move(regex), pattern_note = std::move(note), *this;
+  }
   Field& Nonzero() { return nonzero = true, *this; }
   Field& DefaultNote(std::string text) { return default_note = std::move(text), *this; }
 };

@@ -81,11 +81,12 @@ class Reader {
   bool ReadValue(const Field& field, const Node& node, const std::string& path, Value& value) {
     switch (field.type) {
       case FieldType::kIntegerList:
-        return ReadList<int64_t>(field, node, path, value, &Reader::ReadInteger);
+        return ReadList<int64_t>(field, FieldType::kInteger, node, path, value,
+                                 &Reader::ReadInteger);
       case FieldType::kNumberList:
-        return ReadList<double>(field, node, path, value, &Reader::ReadNumber);
+        return ReadList<double>(field, FieldType::kNumber, node, path, value, &Reader::ReadNumber);
       case FieldType::kTextList:
-        return ReadList<std::string>(field, node, path, value, &Reader::ReadText);
+        return ReadList<std::string>(field, FieldType::kText, node, path, value, &Reader::ReadText);
       default:
         break;
     }
@@ -108,20 +109,22 @@ class Reader {
 
   using ReadItem = bool (Reader::*)(const Field&, const Node&, const std::string&, Value&);
   template <typename T>
-  bool ReadList(const Field& field, const Node& node, const std::string& path, Value& value,
-                ReadItem read) {
+  bool ReadList(const Field& field, FieldType item_type, const Node& node, const std::string& path,
+                Value& value, ReadItem read) {
     if (!Is(Node::Kind::kSequence, field, node, path) || !FewEnough(field, node, path)) {
       return false;
     }
     std::vector<T> list;
+    Field item_field = field;
+    item_field.type = item_type;
     for (size_t i = 0; i < node.items.size(); ++i) {
       const Node& item = node.items[i];
       const std::string item_path = absl::StrCat(path, "[", i, "]");
       if (item.kind == Node::Kind::kInvalid) {
         places_.SetBad(item_path);
       } else if (item.kind != Node::Kind::kScalar) {
-        WrongType(field, item, item_path);
-      } else if (Value read_value; (this->*read)(field, item, item_path, read_value)) {
+        WrongType(item_field, item, item_path);
+      } else if (Value read_value; (this->*read)(item_field, item, item_path, read_value)) {
         list.push_back(std::get<T>(read_value));
       }
     }
@@ -133,8 +136,16 @@ class Reader {
   std::optional<ScalarKind> Kind(const Field& field, const Node& node, const std::string& path) {
     Scalar scalar = Classify(node.text, node.quoted);
     if (scalar.kind != ScalarKind::kAmbiguous) return scalar.kind;
-    Refuse(node.place, path, absl::StrCat(Quoted(node.text), " is ambiguous"),
-           absl::StrCat("expected ", Expected(field), "; ", scalar.hint));
+    std::string hint = absl::StrCat("expected ", Expected(field));
+    const bool is_word = scalar.instead == "true" || scalar.instead == "false";
+    if (field.type == FieldType::kText) {
+      absl::StrAppend(&hint, "; put it in quotes: \"", Printable(node.text), "\"");
+    } else if (field.type != FieldType::kChoice && !scalar.instead.empty() &&
+               is_word == (field.type == FieldType::kBoolean)) {
+      absl::StrAppend(&hint, "; write ", scalar.instead);
+    }
+    Refuse(node.place, path,
+           absl::StrCat(Quoted(node.text), " is ambiguous: readers of YAML disagree on it"), hint);
     return std::nullopt;
   }
 
@@ -189,7 +200,7 @@ class Reader {
              absl::StrCat("expected at most ", field.max_length));
       return false;
     }
-    if (!field.pattern.empty() && !std::regex_search(node.text, std::regex(field.pattern))) {
+    if (!field.pattern.empty() && !std::regex_match(node.text, std::regex(field.pattern))) {
       Refuse(node.place, path, absl::StrCat(Quoted(node.text), " does not fit"),
              absl::StrCat("expected ", Expected(field)));
       return false;

@@ -284,9 +284,9 @@ Fields<RestartConfig> Restart() {
 
 std::vector<Field> Run() {
   Fields<RunConfig> f;
-  f.Text("name", &RunConfig::name,
-         "Name of the run: small letters, digits and hyphens, at most 63, no hyphen at either end.")
-      .Pattern("^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+  f.Text("name", &RunConfig::name, "Name of the run, in every list and log.")
+      .Pattern("^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+               "up to 63 small letters, digits and hyphens, no hyphen first or last")
       .Required();
   f.Integer("seed", &RunConfig::seed,
             "Seeds the weights, the order of the samples, augmentation and dropout.");

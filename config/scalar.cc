@@ -47,47 +47,46 @@ bool IsOneOf(absl::string_view text, std::initializer_list<absl::string_view> wo
   return std::find(words.begin(), words.end(), text) != words.end();
 }
 
-// Empty when the plain scalar is unmistakably text.
-std::string WhyAmbiguous(absl::string_view text) {
+// True when some reader takes the plain scalar for something other than text; `instead` is how to
+// write that something.
+bool IsAmbiguous(absl::string_view text, std::string& instead) {
   const std::string lower = absl::AsciiStrToLower(text);
-  if (IsOneOf(lower, {"yes", "y", "on", "true"})) return "write true, or 'quote' it if it is text";
-  if (IsOneOf(lower, {"no", "n", "off", "false"})) {
-    return "write false, or 'quote' it if it is text";
-  }
-  if (IsOneOf(lower, {"null", "~"})) return "write a value, or leave the key out for its default";
+  if (IsOneOf(lower, {"yes", "y", "on", "true"})) return instead = "true", true;
+  if (IsOneOf(lower, {"no", "n", "off", "false"})) return instead = "false", true;
+  if (IsOneOf(lower, {"null", "~"})) return true;
   absl::string_view body = lower;
   if (!body.empty() && (body[0] == '-' || body[0] == '+')) body.remove_prefix(1);
   if (IsOneOf(body, {".nan", ".inf", "nan", "inf", "infinity"})) {
-    return "write a finite number";
+    return instead = "a finite number", true;
   }
-  if (body.empty() || !(absl::ascii_isdigit(body[0]) || body[0] == '.')) return "";
-  if (AllOf(body, "0123456789")) {
+  if (body.empty() || !(absl::ascii_isdigit(body[0]) || body[0] == '.')) return false;
+  if (AllOf(body, kDigits)) {
+    // 010, which is eight or ten, or +3.
     const size_t significant = std::min(body.find_first_not_of('0'), body.size() - 1);
-    return absl::StrCat("some readers take it for octal: write ", body.substr(significant),
-                        ", or 'quote' it if it is text");
+    instead = absl::StrCat(lower[0] == '-' ? "-" : "", body.substr(significant));
+    return true;
   }
   const bool radix = body.size() > 2 && body[0] == '0' &&
                      IsOneOf(body.substr(1, 1), {"x", "o", "b"}) &&
                      AllOf(body.substr(2), "0123456789abcdef_");
-  // 1_000, .5, 5., 1:30 (ninety, in YAML 1.1), 1.5e, +3
-  if (radix || AllOf(body, "0123456789_.e+-:")) {
-    return "write a plain decimal number such as 10, 0.5 or 1e-3, or 'quote' it if it is text";
-  }
-  return "";
+  // 1_000, .5, 5., 1:30 (ninety, in YAML 1.1), 1.5e, +3.0
+  if (!radix && !AllOf(body, "0123456789_.e+-:")) return false;
+  instead = "a plain decimal number such as 10, 0.5 or 1e-3";
+  return true;
 }
 
 }  // namespace
 
 Scalar Classify(absl::string_view text, bool quoted) {
   if (quoted) return {};
-  if (text == "true" || text == "false") return {.kind = ScalarKind::kBoolean, .hint = ""};
+  if (text == "true" || text == "false") return {.kind = ScalarKind::kBoolean, .instead = ""};
   bool is_integer = false;
   if (IsJsonNumber(text, is_integer)) {
-    return {.kind = is_integer ? ScalarKind::kInteger : ScalarKind::kNumber, .hint = ""};
+    return {.kind = is_integer ? ScalarKind::kInteger : ScalarKind::kNumber, .instead = ""};
   }
-  std::string hint = WhyAmbiguous(text);
-  if (hint.empty()) return {};
-  return {.kind = ScalarKind::kAmbiguous, .hint = std::move(hint)};
+  Scalar scalar{.kind = ScalarKind::kText, .instead = ""};
+  if (IsAmbiguous(text, scalar.instead)) scalar.kind = ScalarKind::kAmbiguous;
+  return scalar;
 }
 
 std::string TextToYaml(absl::string_view text) {

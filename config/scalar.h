@@ -12,7 +12,7 @@ enum class ScalarKind { kBoolean, kInteger, kNumber, kText, kAmbiguous };
 
 struct Scalar {
   ScalarKind kind = ScalarKind::kText;
-  std::string hint;  // kAmbiguous: what to write instead.
+  std::string instead;  // kAmbiguous: how to write what was probably meant; may be empty.
 };
 
 /// `true`, `false`; JSON's integers and numbers; everything in quotes and every other plain scalar

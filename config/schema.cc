@@ -29,12 +29,7 @@ std::string DurationPattern(const Field& field) {
 }
 
 Json IntegerSchema(const Field& field) {
-  Json schema = {{"type", "integer"}};
-  if (field.min_integer > std::numeric_limits<int64_t>::min())
-    schema["minimum"] = field.min_integer;
-  if (field.max_integer < std::numeric_limits<int64_t>::max())
-    schema["maximum"] = field.max_integer;
-  return schema;
+  return {{"type", "integer"}, {"minimum", field.min_integer}, {"maximum", field.max_integer}};
 }
 
 Json NumberSchema(const Field& field) {

@@ -26,8 +26,8 @@ class Rules {
   /// A key that another one switches off. The default passes: a resolved config names every key.
   void RefuseUnused(bool unused, bool is_default, const std::string& path, const std::string& owner,
                     const std::string& only_for) {
-    Refuse(unused && !is_default, {path, owner}, absl::StrCat("has no effect with this ", owner),
-           absl::StrCat("remove it; it is only for ", only_for));
+    Refuse(unused && !is_default, {path, owner},
+           absl::StrCat("has no effect when ", owner, " is not ", only_for), "remove it");
   }
   bool Given(const std::string& path) const { return places_.Given(path); }
 
@@ -135,7 +135,7 @@ void CheckOptimizer(OptimizerConfig& optimizer, Rules& rules) {
   if (!sgd && !rules.Given("optimizer.learning_rate")) optimizer.learning_rate = kAdamLearningRate;
   const auto unused = [&](const char* key, bool is_default, bool for_sgd) {
     rules.RefuseUnused(sgd != for_sgd, is_default, absl::StrCat("optimizer.", key),
-                       "optimizer.name", for_sgd ? "sgd" : "adam and adamw");
+                       "optimizer.name", for_sgd ? "sgd" : "adam or adamw");
   };
   unused("momentum", optimizer.momentum == defaults.momentum, true);
   unused("nesterov", optimizer.nesterov == defaults.nesterov, true);

@@ -49,6 +49,21 @@ class PlaceFinder {
     return position < text_.size() ? text_[position] : '\0';
   }
 
+  /// False when a quoted scalar begins at `mark` and has no end.
+  bool IsQuoteClosed(const YAML::Mark& mark) const {
+    const char quote = ByteAt(mark);
+    if (quote != '"' && quote != '\'') return true;
+    for (auto i = static_cast<size_t>(mark.pos) + 1; i < text_.size(); ++i) {
+      const bool skips_next = quote == '"' ? text_[i] == '\\' : text_.substr(i).starts_with("''");
+      if (skips_next) {
+        ++i;
+      } else if (text_[i] == quote) {
+        return true;
+      }
+    }
+    return false;
+  }
+
  private:
   std::string_view text_;
   const std::string* file_;
@@ -83,16 +98,22 @@ class TreeBuilder : public YAML::EventHandler {
     Node node = StartNode(mark, Node::Kind::kScalar, tag, anchor);
     node.quoted = tag == "!";  // What yaml-cpp calls every scalar that is not a plain one.
     node.text = value;
+    if (!places_.IsQuoteClosed(mark)) {
+      // yaml-cpp takes the end of the file for the closing quote.
+      problems_.Add(node.place, PathHere(), "a quote that is never closed",
+                    "put the same quote at the end of the text");
+      throw StopParsing();
+    }
     Put(std::move(node));
   }
   void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                        YAML::EmitterStyle::value) override {
-    Push(mark, StartNode(mark, Node::Kind::kSequence, tag, anchor));
+    Push(mark, Node::Kind::kSequence, StartNode(mark, Node::Kind::kSequence, tag, anchor));
   }
   void OnSequenceEnd() override { Pop(); }
   void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                   YAML::EmitterStyle::value) override {
-    Push(mark, StartNode(mark, Node::Kind::kMapping, tag, anchor));
+    Push(mark, Node::Kind::kMapping, StartNode(mark, Node::Kind::kMapping, tag, anchor));
   }
   void OnMapEnd() override { Pop(); }
 
@@ -126,7 +147,7 @@ class TreeBuilder : public YAML::EventHandler {
     return node;
   }
 
-  void Push(const YAML::Mark& mark, Node node) {
+  void Push(const YAML::Mark& mark, Node::Kind kind, Node node) {
     if (static_cast<int>(open_.size()) >= kDeepestYaml) {
       problems_.Add(places_.At(mark), "", absl::StrCat("nested more than ", kDeepestYaml, " deep"),
                     "a config needs five levels at most");
@@ -135,7 +156,7 @@ class TreeBuilder : public YAML::EventHandler {
     Open open;
     // Its children are looked at all the same: they may hold more problems of the text.
     open.invalid = node.kind == Node::Kind::kInvalid;
-    if (open.invalid) node.kind = Node::Kind::kSequence;
+    node.kind = kind;
     open.node = std::move(node);
     open_.push_back(std::move(open));
   }
@@ -258,7 +279,9 @@ bool ParseYaml(std::string_view text, const std::string& file, Positions positio
   } catch (const StopParsing&) {
     return false;
   } catch (const YAML::Exception& error) {
-    problems.Add(places.At(error.mark), "", absl::StrCat("not valid YAML: ", error.msg));
+    problems.Add(
+        places.At(error.mark), "", absl::StrCat("not valid YAML: ", error.msg),
+        "look for a missing quote, bracket or colon, or uneven indentation, here or above");
     return false;
   }
 }
