@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -57,8 +58,10 @@ absl::StatusOr<std::unique_ptr<RankLog>> RankLog::Redirect(const std::filesystem
   if (!PutInPlace(*fd)) {
     return absl::ErrnoToStatus(errno, absl::StrCat("redirecting to ", path.string()));
   }
-  // A file makes stdout fully buffered; what a killed rank said last would be lost.
-  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
+  // A file makes stdout fully buffered; what a killed rank said last would be lost. The buffer is
+  // ours because glibc goes on with its own, still in the old way, when it is given none.
+  static std::array<char, BUFSIZ> buffer;
+  std::setvbuf(stdout, buffer.data(), _IOLBF, buffer.size());
   return std::unique_ptr<RankLog>(new RankLog(path, limit_bytes));
 }
 
@@ -102,12 +105,16 @@ void RankLog::Watch(const std::stop_token& stop) {
 }
 
 void RankLog::Rotate() {
-  // The new file is there before the old one is let go, so that a full disk changes nothing.
+  // The new file is open before the old one gives up its name: a full disk changes nothing, and
+  // readers miss the name only for a moment.
+  const std::filesystem::path newer = path_.string() + ".new";
   const std::filesystem::path older = path_.string() + ".1";
-  if (std::rename(path_.c_str(), older.c_str()) != 0) return;
-  const absl::StatusOr<int> fd = Open(path_);
-  if (!fd.ok()) {
-    std::rename(older.c_str(), path_.c_str());
+  const absl::StatusOr<int> fd = Open(newer);
+  if (!fd.ok()) return;
+  const bool moved = std::rename(path_.c_str(), older.c_str()) == 0;
+  if (!moved || std::rename(newer.c_str(), path_.c_str()) != 0) {
+    if (moved) std::rename(older.c_str(), path_.c_str());
+    close(*fd);
     return;
   }
   PutInPlace(*fd);
