@@ -1,0 +1,211 @@
+#include "launch/cli/lockstep.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "config/coordinator_config.h"
+#include "launch/cli/verbs.h"
+
+namespace lockstep::cli {
+namespace {
+
+using config::ExitCode;
+
+void AddGlobalOptions(CLI::App& app, Context& context) {
+  app.add_option("--socket", context.socket,
+                 "The coordinator's socket (LOCKSTEP_SOCKET; default in the state folder)")
+      ->type_name("PATH");
+  app.add_option("--timeout", context.timeout_seconds,
+                 "Wait so long for an answer; default 5 s, 600 s for orders")
+      ->check(CLI::PositiveNumber)
+      ->type_name("SECONDS");
+  app.add_option("-o,--output", context.format, "table, or json: stable names, one document")
+      ->transform(CLI::CheckedTransformer(
+                      std::map<std::string, OutputFormat>{{"table", OutputFormat::kTable},
+                                                          {"json", OutputFormat::kJson}})
+                      .description(""))
+      ->type_name("table|json");
+  app.add_flag("--no-color", context.no_color, "No colours, also with NO_COLOR");
+}
+
+void AddVersion(CLI::App& app, Context& context) {
+  CLI::App* verb =
+      AddVerb(app, "version", "The version of this program", "Other", "lockstep version");
+  OnVerb(verb, context, [&context] {
+    context.out.Write(context.json() ? "{\"version\": \"" LOCKSTEP_VERSION "\"}\n"
+                                     : "lockstep " LOCKSTEP_VERSION "\n");
+    return Code(ExitCode::kOk);
+  });
+}
+
+// How far apart two words are: letters added, removed, changed.
+size_t Distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t changed = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({changed, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+std::string NearestVerb(const CLI::App& app, const std::string& word) {
+  std::string nearest;
+  size_t best = 3;  // Three letters off is another word.
+  for (const CLI::App* verb : app.get_subcommands({})) {
+    const size_t distance = Distance(word, verb->get_name());
+    if (distance < best) {
+      best = distance;
+      nearest = verb->get_name();
+    }
+  }
+  return nearest;
+}
+
+// The innermost verb that was recognized, and "run" or "config check" as typed.
+const CLI::App& TypedVerb(const CLI::App& app, std::string& words) {
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) {
+    at = at->get_subcommands().back();
+    absl::StrAppend(&words, words.empty() ? "" : " ", at->get_name());
+  }
+  return *at;
+}
+
+void AddHelp(CLI::App& app, Context& context) {
+  auto words = std::make_shared<std::vector<std::string>>();
+  CLI::App* verb = AddVerb(app, "help", "The verbs, or one of them", "Other", "lockstep help run");
+  verb->add_option("VERB", *words, "e.g. config check");
+  OnVerb(verb, context, [&app, &context, words] {
+    const CLI::App* at = &app;
+    for (const std::string& word : *words) {
+      const auto verbs = at->get_subcommands({});
+      const auto found = std::find_if(verbs.begin(), verbs.end(), [&](const CLI::App* candidate) {
+        return candidate->get_name() == word;
+      });
+      if (found == verbs.end()) {
+        return Fail(context, "help",
+                    absl::InvalidArgumentError(absl::StrCat("there is no verb '", word, "'")),
+                    "`lockstep help` lists them");
+      }
+      at = *found;
+    }
+    // get_formatter: help() of the program would give the help of the verb `help` itself.
+    context.out.Write(at->get_formatter()->make_help(at, at == &app ? "lockstep" : at->get_name(),
+                                                     CLI::AppFormatMode::Normal));
+    return Code(ExitCode::kOk);
+  });
+}
+
+int UsageError(Context& context, const CLI::App& app, const CLI::ParseError& error) {
+  std::string words;
+  const CLI::App& verb = TypedVerb(app, words);
+  const std::vector<std::string> rest = verb.remaining(true);
+  std::string message = error.what();
+  std::string hint =
+      absl::StrCat("`lockstep ", words, words.empty() ? "" : " ", "--help` shows how");
+  const bool wants_verb = !verb.get_subcommands({}).empty();
+  const auto unknown = std::find_if(rest.begin(), rest.end(), [](const std::string& word) {
+    return !word.empty() && word[0] != '-';
+  });
+  if (wants_verb && unknown != rest.end()) {
+    message = absl::StrCat("there is no verb '", words, words.empty() ? "" : " ", *unknown, "'");
+    const std::string nearest = NearestVerb(verb, *unknown);
+    if (!nearest.empty()) hint = absl::StrCat("did you mean '", nearest, "'? ", hint);
+  }
+  return Fail(context, words.empty() ? "" : words, absl::InvalidArgumentError(message), hint);
+}
+
+void SetUp(CLI::App& app, Context& context) {
+  app.name("lockstep");
+  app.set_help_flag("-h,--help", "This text");
+  app.get_formatter()->column_width(28);
+  app.get_formatter()->label("REQUIRED", "");
+  app.get_formatter()->label("OPTIONS", "");
+  app.get_formatter()->label("SUBCOMMAND", "VERB");
+  app.get_formatter()->label("SUBCOMMANDS", "VERBS");
+  app.footer(
+      "First steps:\n"
+      "  lockstep daemon start                            a coordinator in the background\n"
+      "  lockstep run config/examples/quickstart.yaml     a run, followed to its end\n"
+      "  lockstep help run                                more on one verb\n"
+      "Exit codes: 0 ok, 1 run failed, 2 usage or config, 3 not found, 4 wrong state,\n"
+      "  5 no coordinator, 6 deadline, 7 denied, 8 budget, 9 stopped");
+  AddGlobalOptions(app, context);
+  AddRunCommands(app, context);
+  AddWatchCommands(app, context);
+  AddCheckpointCommands(app, context);
+  AddConfigCommands(app, context);
+  AddDaemonCommands(app, context);
+  AddDoctor(app, context);
+  AddCompletion(app, context);
+  AddVersion(app, context);
+  AddHelp(app, context);
+  app.require_subcommand(1);
+}
+
+}  // namespace
+
+CLI::App* AddVerb(CLI::App& app, const std::string& name, const std::string& description,
+                  const std::string& group, const std::string& example) {
+  CLI::App* verb = app.add_subcommand(name, description);
+  // Global options may stand behind the verb as well.
+  verb->fallthrough();
+  if (!group.empty()) verb->group(group);
+  verb->footer(
+      absl::StrCat("Example:\n  ", example,
+                   "\n\nOptions of every verb: --socket, --timeout, -o json, --no-color; see "
+                   "`lockstep --help`."));
+  return verb;
+}
+
+void OnVerb(CLI::App* verb, Context& context, std::function<int()> function) {
+  verb->callback(
+      [&context, function = std::move(function)] { context.verb_exit_code = function(); });
+}
+
+Client MakeClient(const Context& context, double seconds) {
+  return Client(
+      {.socket = context.socket,
+       .timeout_seconds = context.timeout_seconds > 0 ? context.timeout_seconds : seconds});
+}
+
+int Main(int argc, char** argv) {
+  // A reader that went away is seen by write(2).
+  signal(SIGPIPE, SIG_IGN);
+  // gRPC's own words would stand between the lines of ours; GRPC_VERBOSITY brings them back.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+  Context context;
+  context.socket = config::DefaultSocket().string();
+  const char* no_color = getenv("NO_COLOR");
+  context.no_color = no_color != nullptr && *no_color != '\0';
+  CLI::App app("Trains image models on all GPUs of a workstation, in lockstep.");
+  SetUp(app, context);
+  if (argc == 1) {
+    context.err.Write(app.help());
+    return Code(ExitCode::kUsage);
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    context.out.Write(app.help());
+  } catch (const CLI::ParseError& error) {
+    return UsageError(context, app, error);
+  }
+  if (!context.out.status().ok()) {
+    context.Say(absl::StrCat("lockstep: ", context.out.status().message()));
+    return Code(ExitCode::kRunFailed);
+  }
+  return context.verb_exit_code;
+}
+
+}  // namespace lockstep::cli

@@ -1,0 +1,255 @@
+// doctor: is this host fit to train, and if not, what to do. Every check is one line.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "config/coordinator_config.h"
+#include "launch/cli/format.h"
+#include "launch/cli/programs.h"
+#include "launch/cli/run_json.h"
+#include "launch/cli/table.h"
+#include "launch/cli/verbs.h"
+
+namespace lockstep::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr double kProgramSeconds = 10;
+
+struct Check {
+  enum class Level { kOk, kWarn, kFail };
+  std::string name;
+  Level level = Level::kOk;
+  std::string found;
+  std::string todo;  // What to do; empty where all is well.
+};
+using Level = Check::Level;
+
+const char* Word(Level level) {
+  switch (level) {
+    case Level::kOk:
+      return "ok";
+    case Level::kWarn:
+      return "warn";
+    case Level::kFail:
+      return "fail";
+  }
+  return "fail";
+}
+
+std::string FirstLine(const std::string& text) {
+  return Printable(text.substr(0, text.find('\n')));
+}
+
+Check CheckDaemonProgram() {
+  auto program = FindProgram("lockstepd");
+  if (program.ok()) return {"lockstepd", Level::kOk, program->string(), ""};
+  return {"lockstepd", Level::kFail, std::string(program.status().message()),
+          "build it, or put its folder into PATH"};
+}
+
+// Asking for the version also loads LibTorch, so it tells whether that can be found.
+Check CheckTrainer() {
+  auto program = FindProgram("lockstep-trainer");
+  if (!program.ok()) {
+    return {"lockstep-trainer", Level::kFail, std::string(program.status().message()),
+            "build it, or put its folder into PATH"};
+  }
+  auto output = RunProgram({program->string(), "--version"}, kProgramSeconds);
+  if (!output.ok()) {
+    return {"lockstep-trainer", Level::kFail, std::string(output.status().message()),
+            absl::StrCat("run `", program->string(), " --version` by hand")};
+  }
+  if (output->exit_code != 0) {
+    return {"lockstep-trainer", Level::kFail,
+            absl::StrCat(program->string(), " does not start: ", FirstLine(output->text)),
+            "LibTorch is missing or was moved: scripts/setup, then build again"};
+  }
+  return {"lockstep-trainer", Level::kOk,
+          absl::StrCat(program->string(), " (", FirstLine(output->text), ")"), ""};
+}
+
+Check CheckMpirun() {
+  auto output = RunProgram({"mpirun", "--version"}, kProgramSeconds);
+  if (!output.ok() || output->exit_code != 0) {
+    return {"mpirun", Level::kFail,
+            output.ok() ? FirstLine(output->text) : std::string(output.status().message()),
+            "install Open MPI: apt-get install openmpi-bin"};
+  }
+  return {"mpirun", Level::kOk, FirstLine(output->text), ""};
+}
+
+Check CheckCores() {
+  const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
+  if (cores >= 2) return {"cores", Level::kOk, absl::StrCat(cores), ""};
+  return {"cores", Level::kWarn, "1", "two ranks will share one core"};
+}
+
+Check CheckMemory() {
+  std::ifstream file("/proc/meminfo");
+  int64_t total = 0;
+  int64_t available = 0;
+  for (std::string key, unit; file >> key;) {
+    int64_t kib = 0;
+    file >> kib;
+    std::getline(file, unit);
+    if (key == "MemTotal:") total = kib * 1024;
+    if (key == "MemAvailable:") available = kib * 1024;
+  }
+  const std::string found =
+      absl::StrCat(FormatBytes(available), " of ", FormatBytes(total), " available");
+  // A rank takes 131 MiB before it holds a model.
+  if (available >= int64_t{1} << 30) return {"memory", Level::kOk, found, ""};
+  return {"memory", Level::kWarn, found, "fewer ranks or a smaller batch; end other programs"};
+}
+
+Check CheckDisk(const fs::path& state_dir) {
+  fs::path at = state_dir;
+  std::error_code error;
+  while (!fs::exists(at, error) && at.has_parent_path() && at != at.parent_path()) {
+    at = at.parent_path();
+  }
+  const fs::space_info space = fs::space(at, error);
+  if (error) {
+    return {"disk", Level::kFail,
+            absl::StrCat("cannot look at ", at.string(), ": ", error.message()),
+            "`LOCKSTEP_STATE_DIR=DIR` names another state folder"};
+  }
+  if (access(at.c_str(), W_OK) != 0) {
+    return {"disk", Level::kFail, absl::StrCat(at.string(), " cannot be written to"),
+            "`LOCKSTEP_STATE_DIR=DIR` names another state folder"};
+  }
+  const std::string found = absl::StrCat(FormatBytes(static_cast<int64_t>(space.available)),
+                                         " free for ", state_dir.string());
+  if (space.available >= uint64_t{1} << 30) return {"disk", Level::kOk, found, ""};
+  return {"disk", Level::kWarn, found,
+          "checkpoints pause the run when the disk is full: make room"};
+}
+
+Check CheckSharedMemory() {
+  std::error_code error;
+  const fs::space_info space = fs::space("/dev/shm", error);
+  if (error) {
+    return {"/dev/shm", Level::kFail, error.message(),
+            "mount a tmpfs there: ranks of a host share memory through it"};
+  }
+  const std::string found =
+      absl::StrCat(FormatBytes(static_cast<int64_t>(space.available)), " free");
+  // Gradients of all ranks of a host: 45 MB each for ResNet-18.
+  if (space.available >= uint64_t{256} << 20) return {"/dev/shm", Level::kOk, found, ""};
+  return {"/dev/shm", Level::kWarn, found,
+          "too small for larger models; a container needs --shm-size=1g"};
+}
+
+Check CheckUser() {
+  if (geteuid() != 0) return {"user", Level::kOk, absl::StrCat("uid ", geteuid()), ""};
+  return {"user", Level::kWarn, "root",
+          "mpirun refuses root: use another user, or `lockstep daemon start --allow-root-mpirun`"};
+}
+
+Check CheckSocket(const std::string& socket) {
+  struct stat info {};
+  if (lstat(socket.c_str(), &info) != 0) {
+    return {"socket", Level::kOk, absl::StrCat(socket, " is not there: ", strerror(errno)), ""};
+  }
+  if (!S_ISSOCK(info.st_mode)) {
+    return {"socket", Level::kFail, absl::StrCat(socket, " is no socket"),
+            "move that file away, or choose another --socket"};
+  }
+  if (access(socket.c_str(), R_OK | W_OK) != 0) {
+    return {"socket", Level::kFail,
+            absl::StrCat("no right to use ", socket, " of uid ", info.st_uid),
+            "ask its owner, or choose another --socket"};
+  }
+  if ((info.st_mode & S_IWOTH) != 0) {
+    return {"socket", Level::kWarn, absl::StrCat("everybody may use ", socket),
+            absl::StrCat("chmod 600 ", socket)};
+  }
+  return {"socket", Level::kOk, socket, ""};
+}
+
+Check CheckCoordinator(const Context& context) {
+  Client client = MakeClient(context, kReadSeconds);
+  auto status = client.Read(&ControlStub::GetStatus, v1::GetStatusRequest());
+  if (status.ok()) {
+    return {"coordinator", Level::kOk,
+            absl::StrCat("pid ", status->pid(), ", ", status->free_slots(), " of ", status->slots(),
+                         " slots free"),
+            ""};
+  }
+  // None is a normal state of a fresh host; one that does not answer is not.
+  const Level level = absl::IsUnavailable(status.status()) ? Level::kWarn : Level::kFail;
+  return {"coordinator", level, std::string(status.status().message()),
+          level == Level::kWarn
+              ? "`lockstep daemon start` starts one"
+              : "look at lockstepd.log in its state folder; `kill -9` it and start it "
+                "again: runs go on meanwhile"};
+}
+
+Check CheckGpu() {
+  std::ifstream file("/proc/driver/nvidia/version");
+  std::string line;
+  if (std::getline(file, line)) return {"GPU driver", Level::kOk, Printable(line), ""};
+  return {"GPU driver", Level::kOk, "none; ranks train on the CPU", ""};
+}
+
+int DoctorVerb(Context& context) {
+  const std::vector<Check> checks = {
+      CheckDaemonProgram(),
+      CheckTrainer(),
+      CheckMpirun(),
+      CheckCores(),
+      CheckMemory(),
+      CheckDisk(config::DefaultStateDir()),
+      CheckSharedMemory(),
+      CheckUser(),
+      CheckSocket(context.socket),
+      CheckCoordinator(context),
+      CheckGpu(),
+  };
+  const bool failed = std::any_of(checks.begin(), checks.end(),
+                                  [](const Check& check) { return check.level == Level::kFail; });
+  Table table({{"CHECK"}, {"RESULT"}, {"FOUND"}});
+  Json json;
+  json["ok"] = !failed;
+  json["checks"] = Json::array();
+  for (const Check& check : checks) {
+    std::string word = Word(check.level);
+    if (context.color()) {
+      const char* color = check.level == Level::kOk     ? "32"
+                          : check.level == Level::kWarn ? "33"
+                                                        : "31";
+      word = absl::StrCat("\x1b[", color, "m", word, "\x1b[0m");
+    }
+    table.Add({check.name, word,
+               check.todo.empty() ? check.found : absl::StrCat(check.found, " -> ", check.todo)});
+    json["checks"].push_back({{"name", check.name},
+                              {"result", Word(check.level)},
+                              {"found", check.found},
+                              {"todo", check.todo}});
+  }
+  context.out.Write(context.json() ? Document(json) : table.Render());
+  return Code(failed ? config::ExitCode::kRunFailed : config::ExitCode::kOk);
+}
+
+}  // namespace
+
+void AddDoctor(CLI::App& app, Context& context) {
+  CLI::App* verb = AddVerb(app, "doctor", "Is this host fit to train; exit 1 if something is not",
+                           "Other", "lockstep doctor");
+  OnVerb(verb, context, [&context] { return DoctorVerb(context); });
+}
+
+}  // namespace lockstep::cli

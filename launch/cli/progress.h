@@ -1,0 +1,46 @@
+// What a run looks like in one line: on a terminal a bar that is painted again and again, elsewhere
+// a plain line. Pure functions.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lockstep/v1/run.pb.h"
+
+namespace lockstep::cli {
+
+bool IsFinal(v1::RunState state);           // COMPLETED, STOPPED, FAILED
+std::string StateName(v1::RunState state);  // "RUNNING"
+std::string ColoredState(v1::RunState state, bool color);
+
+/// Ended because its budget of money or time was used up. The coordinator says so at the start of
+/// the reason ("budget: …").
+bool EndedByBudget(const v1::Run& run);
+
+struct BarStyle {
+  int columns = 80;
+  bool unicode = false;
+  bool color = false;
+};
+
+/// "[=====>     ]" with `width` characters between the brackets. `ratio` is clamped to 0-1.
+std::string Bar(double ratio, int width, const BarStyle& style);
+
+/// Share of the run that is done, 0-1; negative where its length is a wall time.
+double DoneRatio(const v1::Run& run);
+
+/// The line for a terminal, never wider than style.columns. What matters least goes first when
+/// there is no room: cost, learning rate, rate, …; the bar takes what is left.
+std::string ProgressLine(const v1::Run& run, const BarStyle& style, double idle_seconds = 0);
+
+/// The same facts without a bar, for logs and pipes: "step 120/400 (30.0%) epoch 1.2 loss 0.41 …".
+std::string PlainProgress(const v1::Run& run);
+
+/// "held-out top1 93.1%, loss 0.212 at step 400 (epoch 3.0; 2,000 samples in 1.2s)"
+std::string DescribeEvaluation(const v1::Evaluation& evaluation);
+/// "checkpoint of step 400: 1.2 MiB in 0.1s" or why there is none.
+std::string DescribeCheckpoint(const v1::CheckpointEvent& checkpoint);
+/// "RECOVERING: rank 1 was killed by signal 9 (attempt 2)"
+std::string DescribeState(const v1::Run& run, bool color);
+
+}  // namespace lockstep::cli
