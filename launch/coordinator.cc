@@ -135,6 +135,7 @@ absl::Status Coordinator::Submit(RunSpec spec, Now now) {
   Run& run = it->second;
   run.spec = std::move(spec);
   run.reason = "waits for slots";
+  run.number = next_number_++;
   run.queue_order = next_queue_order_++;
   run.queued_at = now.monotonic;
   live_[run.spec.id];
@@ -169,6 +170,7 @@ std::vector<std::string> Coordinator::Queue() const {
 }
 
 void Coordinator::Schedule(Now now) {
+  if (draining_) return;
   int free = free_slots();
   for (const std::string& id : Queue()) {
     Run& run = At(id);
@@ -218,6 +220,7 @@ void Coordinator::Restore(std::vector<Run> runs, Now now) {
   for (Run& stored : runs) {
     const std::string id = stored.spec.id;
     Run& run = runs_.emplace(id, std::move(stored)).first->second;
+    next_number_ = std::max(next_number_, run.number + 1);
     next_queue_order_ = std::max(next_queue_order_, run.queue_order + 1);
     if (IsTerminal(run.state)) continue;
     run.sequence += kSequenceGap;

@@ -143,9 +143,15 @@ class Coordinator {
 
   /// Deadlines, backoff, limits, the queue. Call it several times a second.
   void Tick(Now now);
+  /// No attempt is launched any more; for a daemon that is about to end.
+  void Drain() { draining_ = true; }
   /// Puts stored runs back, once, before any event. Processes are taken to be alive until
   /// GangEnded() says otherwise.
   void Restore(std::vector<Run> runs, Now now);
+  /// Counts of the past, so that transitions() goes on from them.
+  void RestoreTransitions(std::map<std::pair<RunState, RunState>, int64_t> counts) {
+    transitions_ = std::move(counts);
+  }
 
   std::vector<Action> TakeActions();
 
@@ -225,7 +231,9 @@ class Coordinator {
   const CoordinatorOptions options_;
   std::map<std::string, Run> runs_;
   std::map<std::string, Live> live_;  // Of runs that have not ended.
+  uint64_t next_number_ = 1;
   uint64_t next_queue_order_ = 1;
+  bool draining_ = false;
   double last_tick_ = 0;
   std::vector<Action> actions_;
   std::map<std::pair<RunState, RunState>, int64_t> transitions_;

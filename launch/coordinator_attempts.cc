@@ -123,6 +123,7 @@ absl::Status Coordinator::RegisterExternal(RunSpec spec, const HelloFacts& hello
   if (!inserted) return absl::AlreadyExistsError(absl::StrCat("run ", spec.id, " exists"));
   Run& run = it->second;
   run.spec = std::move(spec);
+  run.number = next_number_++;
   run.attempt = std::max(1, hello.attempt);
   run.token = hello.token;
   run.has_processes = true;
@@ -162,6 +163,7 @@ void Coordinator::Progressed(const std::string& id, int attempt, const ProgressF
     run->failed_step = 0;
   }
   run->step = progress.step;
+  run->progress_attempt = attempt;
   run->clock.Report(progress.phases, now.monotonic);
   Notify(*run);
 }

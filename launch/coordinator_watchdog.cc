@@ -101,7 +101,7 @@ void Coordinator::Tick(Now now) {
     Run& run = At(id);
     if (run.has_processes) {
       Watch(run, live_[id], now);
-    } else if (run.state == RunState::kRecovering && now.monotonic >= run.retry_at) {
+    } else if (run.state == RunState::kRecovering && !draining_ && now.monotonic >= run.retry_at) {
       if (run.spec.ranks <= options_.slots) {
         Start(run, now);
       } else {

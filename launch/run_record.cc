@@ -51,6 +51,7 @@ std::string ToJson(const Run& run) {
   Json json = {{"spec", run.spec},
                {"state", StateName(run.state)},
                {"reason", run.reason},
+               {"number", run.number},
                {"queue_order", run.queue_order},
                {"sequence", run.sequence},
                {"attempt", run.attempt},
@@ -66,6 +67,7 @@ std::string ToJson(const Run& run) {
                {"hang", run.hang},
                {"orders", run.orders},
                {"step", run.step},
+               {"progress_attempt", run.progress_attempt},
                {"failed_step", run.failed_step},
                {"settled_step", run.settled_step},
                {"last_checkpoint", run.last_checkpoint},
@@ -97,6 +99,7 @@ Run RunFromJson(const std::string& text, double shift) {
   if (!state) throw std::runtime_error("unknown state " + json.at("state").dump());
   run.state = *state;
   json.at("reason").get_to(run.reason);
+  json.at("number").get_to(run.number);
   json.at("queue_order").get_to(run.queue_order);
   json.at("sequence").get_to(run.sequence);
   json.at("attempt").get_to(run.attempt);
@@ -112,6 +115,7 @@ Run RunFromJson(const std::string& text, double shift) {
   json.at("hang").get_to(run.hang);
   json.at("orders").get_to(run.orders);
   json.at("step").get_to(run.step);
+  json.at("progress_attempt").get_to(run.progress_attempt);
   json.at("failed_step").get_to(run.failed_step);
   json.at("settled_step").get_to(run.settled_step);
   json.at("last_checkpoint").get_to(run.last_checkpoint);

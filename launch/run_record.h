@@ -74,9 +74,10 @@ struct RankProcess {
 struct Run {
   RunSpec spec;
   RunState state = RunState::kQueued;
-  std::string reason;  // Why it is in this state, for a person.
-  uint64_t queue_order = 0;
-  int64_t sequence = 0;  // Grows with every change.
+  std::string reason;        // Why it is in this state, for a person.
+  uint64_t number = 0;       // Counts runs in order of submission.
+  uint64_t queue_order = 0;  // Counts entries into the queue.
+  int64_t sequence = 0;      // Grows with every change.
 
   // The newest attempt. `gang.pid` is 0 between the decision to launch and the launcher's answer.
   int attempt = 0;
@@ -94,6 +95,7 @@ struct Run {
   std::vector<Order> orders;
 
   int64_t step = 0;                 // Newest that is known.
+  int progress_attempt = 0;         // Whose progress is stored with the run.
   int64_t failed_step = 0;          // Where the last crashed attempt was; 0 = none open.
   int64_t settled_step = 0;         // After which the last pause or stop took effect.
   CheckpointFacts last_checkpoint;  // The newest good one.

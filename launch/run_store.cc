@@ -269,23 +269,23 @@ void BindBlob(SQLite::Statement& statement, int index, const std::string& bytes)
   statement.bind(index, static_cast<const void*>(bytes.data()), static_cast<int>(bytes.size()));
 }
 
-void PutRuns(SQLite::Database& db, const std::vector<const StoredRun*>& runs) {
+void PutRuns(SQLite::Database& db, const std::vector<StoredRun>& runs) {
   SQLite::Statement put(db,
                         "INSERT INTO runs VALUES(?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET "
                         "state=excluded.state, record=excluded.record, progress=excluded.progress, "
                         "totals=excluded.totals, checksum=excluded.checksum");
-  for (const StoredRun* stored : runs) {
-    const Run& run = stored->run;
+  for (const StoredRun& stored : runs) {
+    const Run& run = stored.run;
     const std::string record = ToJson(run);
     put.reset();
     put.bind(1, run.spec.id);
     put.bind(2, StateName(run.state));
     put.bind(3, record);
     put.bind(4, run.spec.config_yaml);
-    BindBlob(put, 5, stored->progress);
-    BindBlob(put, 6, stored->totals);
-    put.bind(7, Checksum({&run.spec.id, &record, &run.spec.config_yaml, &stored->progress,
-                          &stored->totals}));
+    BindBlob(put, 5, stored.progress);
+    BindBlob(put, 6, stored.totals);
+    put.bind(7, Checksum({&run.spec.id, &record, &run.spec.config_yaml, &stored.progress,
+                          &stored.totals}));
     put.exec();
   }
 }

@@ -68,7 +68,7 @@ struct Clocks {
 class RunStore {
  public:
   struct Batch {
-    std::vector<const StoredRun*> runs;
+    std::vector<StoredRun> runs;
     std::vector<StoredTransition> transitions;
     std::vector<StoredRequest> requests;
     Clocks clocks;
