@@ -3,7 +3,7 @@ import os
 import signal
 
 import support
-from support import bits, checkpoints, config, rows, trainers_of, wait_for
+from support import bits, checkpoints, config, rows, slow_config, trainers_of, wait_for
 
 
 class ResumeTest(support.Folder):
@@ -17,15 +17,15 @@ class ResumeTest(support.Folder):
         self.assertEqual(rows(self.folder / "parts"), rows(self.folder / "whole"))
 
     def test_killed_between_checkpoints_equals_undisturbed(self):
-        file = self.write("run.yaml", config(steps=60, sections={"checkpoint": "{every: 7st, keep_last: 2}"}))
+        file = self.write("run.yaml", slow_config(steps=60, sections={"checkpoint": "{every: 7st, keep_last: 2}"}))
         self.train(2, file, self.folder / "calm")
         directory = self.folder / "killed"
-        for kill_after in (9, 25, 41):
+        for saved in (7, 21, 42):
             process = self.mpirun(2, file, directory, background=True)
-            wait_for(f"step {kill_after}", lambda: process.poll() is not None or
-                     any(int(c.name.split("-")[1]) >= kill_after - 7 for c in checkpoints(directory)))
+            wait_for(f"the checkpoint of step {saved}", lambda: process.poll() is not None or
+                     any(int(c.name.split("-")[1]) >= saved for c in checkpoints(directory)))
             support.kill_session(process.pid)
-            process.wait()
+            self.assertNotEqual(process.wait(), 0, "the run was over before it was killed")
         self.train(2, file, directory)
         self.assertEqual(bits(directory), bits(self.folder / "calm"))
         self.assertEqual(rows(directory), rows(self.folder / "calm"))
