@@ -1,0 +1,147 @@
+#include "launch/submission.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "config/load.h"
+
+namespace lockstep::launch {
+namespace {
+
+namespace fs = std::filesystem;
+
+const char* DatasetName(config::DatasetKind kind) {
+  switch (kind) {
+    case config::DatasetKind::kShapes:
+      return "shapes";
+    case config::DatasetKind::kCifar10:
+      return "cifar10";
+    case config::DatasetKind::kCifar100:
+      return "cifar100";
+    case config::DatasetKind::kImageFolder:
+      return "image_folder";
+  }
+  return "unknown";
+}
+
+RunSpec SpecOf(const config::RunConfig& config, std::string yaml) {
+  RunSpec spec;
+  spec.name = config.name;
+  spec.ranks = config.resources.ranks;
+  spec.priority = config.priority;
+  spec.model = config.model.name;
+  spec.dataset = DatasetName(config.data.kind);
+  spec.restart.max_restarts = config.restart.max_restarts;
+  spec.restart.backoff_seconds = config.restart.backoff_seconds;
+  spec.restart.max_backoff_seconds = config.restart.max_backoff_seconds;
+  spec.restart.stall_timeout_seconds = config.restart.stall_timeout_seconds;
+  if (config.cost.max_time.unit() == config::Duration::Unit::kSeconds) {
+    spec.max_seconds = config.cost.max_time.count();
+  }
+  spec.max_cost = config.cost.max_cost;
+  spec.config_hash =
+      absl::StrCat(absl::Hex(XXH3_64bits(yaml.data(), yaml.size()), absl::kZeroPad16));
+  spec.config_yaml = std::move(yaml);
+  return spec;
+}
+
+// Makes data.path absolute and sees that it is there.
+void ResolveDataPath(const std::string& working_directory, config::RunConfig& config,
+                     std::vector<FieldViolation>& violations) {
+  if (config.data.path.empty()) return;
+  fs::path path = config.data.path;
+  if (path.is_relative()) {
+    if (!fs::path(working_directory).is_absolute()) {
+      violations.push_back(
+          {"working_directory",
+           absl::StrCat("working_directory: data.path '", config.data.path, "' is relative and '",
+                        working_directory, "' is no absolute folder to take it from")});
+      return;
+    }
+    path = fs::path(working_directory) / path;
+  }
+  path = path.lexically_normal();
+  std::error_code error;
+  if (!fs::exists(path, error)) {
+    violations.push_back({"data.path", absl::StrCat("data.path: '", path.string(), "': ",
+                                                    error ? error.message() : "does not exist")});
+  }
+  config.data.path = path.string();
+}
+
+}  // namespace
+
+absl::Status CheckUnderRoots(const std::string& path, const std::vector<std::string>& roots) {
+  if (roots.empty()) return absl::OkStatus();
+  std::error_code error;
+  const fs::path resolved = fs::weakly_canonical(path, error);
+  if (!error) {
+    for (const std::string& root : roots) {
+      const fs::path base = fs::canonical(root, error);
+      if (error) continue;
+      const auto [base_end, rest] =
+          std::mismatch(base.begin(), base.end(), resolved.begin(), resolved.end());
+      if (base_end == base.end()) return absl::OkStatus();
+    }
+  }
+  return absl::PermissionDeniedError(absl::StrCat("data.path: '", path,
+                                                  "' is outside of the daemon's allowed_roots (",
+                                                  absl::StrJoin(roots, ", "), ")"));
+}
+
+Submission ParseSubmission(const v1::SubmitRunRequest& request, const SubmissionContext& context) {
+  Submission submission;
+  std::vector<config::Override> overrides;
+  for (const std::string& text : request.overrides()) {
+    absl::StatusOr<config::Override> parsed = config::ParseOverride(text);
+    if (parsed.ok()) {
+      overrides.push_back(*std::move(parsed));
+    } else {
+      submission.violations.push_back({"overrides", std::string(parsed.status().message())});
+    }
+  }
+  const std::string file = request.config_file().empty() ? "run.yaml" : request.config_file();
+  config::Loaded<config::RunConfig> loaded =
+      config::LoadRunConfig(request.config_yaml(), file, overrides);
+  for (const config::Problem& problem : loaded.problems) {
+    submission.violations.push_back({problem.path, problem.ToString()});
+  }
+  if (!submission.violations.empty()) return submission;
+
+  config::RunConfig config = std::move(loaded.config);
+  ResolveDataPath(request.working_directory(), config, submission.violations);
+  if (config.resources.ranks == 0) {
+    config.resources.ranks = context.free_slots > 0 ? context.free_slots : context.slots;
+  }
+  if (config.resources.ranks > context.slots) {
+    submission.violations.push_back(
+        {"resources.ranks", absl::StrCat("resources.ranks: the run needs ", config.resources.ranks,
+                                         " slots, the daemon has ", context.slots)});
+  }
+  if (!submission.violations.empty()) return submission;
+  if (!config.data.path.empty()) {
+    submission.denied = CheckUnderRoots(config.data.path, context.allowed_roots);
+    if (!submission.denied.ok()) return submission;
+  }
+  const int ranks = config.resources.ranks;
+  config = config::Resolve(std::move(config), {ranks, ranks, context.cores});
+  submission.spec = SpecOf(config, config::ToYaml(config));
+  return submission;
+}
+
+RunSpec ExternalSpec(const v1::Hello& hello) {
+  const auto loaded = config::LoadRunConfig(hello.config_yaml(), "run.yaml");
+  RunSpec spec = SpecOf(loaded.config, hello.config_yaml());
+  if (!loaded.ok()) spec.name = "external";
+  spec.ranks = std::max(1, hello.world_size());
+  spec.run_dir = hello.run_dir();
+  spec.external = true;
+  return spec;
+}
+
+}  // namespace lockstep::launch

@@ -1,0 +1,38 @@
+// From what a person submits to a run's spec: parse, resolve, check paths. Nothing is started or
+// written here.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "launch/rpc_status.h"
+#include "launch/run_record.h"
+#include "lockstep/v1/control.pb.h"
+#include "lockstep/v1/rank.pb.h"
+
+namespace lockstep::launch {
+
+struct SubmissionContext {
+  int slots = 1;
+  int free_slots = 1;  // What `resources.ranks: auto` takes; all slots when none is free.
+  int cores = 1;
+  std::vector<std::string> allowed_roots;  // Empty = any.
+};
+
+struct Submission {
+  RunSpec spec;
+  std::vector<FieldViolation> violations;  // Empty = the config is good.
+  absl::Status denied;                     // PERMISSION_DENIED: a path outside of the roots.
+};
+
+Submission ParseSubmission(const v1::SubmitRunRequest& request, const SubmissionContext& context);
+
+/// The spec of a run that a user started under mpirun. A config that cannot be read gives a spec
+/// with what is known.
+RunSpec ExternalSpec(const v1::Hello& hello);
+
+/// PERMISSION_DENIED unless `path`, its symbolic links resolved, lies under one of the roots.
+absl::Status CheckUnderRoots(const std::string& path, const std::vector<std::string>& roots);
+
+}  // namespace lockstep::launch
