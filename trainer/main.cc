@@ -282,6 +282,7 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
   TrainSetup setup{config, directory, attempt, *communicator};
   setup.link = link.get();
   setup.board = board.ok() ? &*board : nullptr;
+  setup.own_log = log != nullptr;
   setup.enforce_max_time = !arguments.launched_by_coordinator();
   try {
     return static_cast<int>(Train(setup).exit);

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -109,6 +110,14 @@ void Session::Restore() {
   batches_ = std::make_unique<Batches>(*train_data_, reading);
   clock_.Enter(Phase::kOther);
   if (state_.evaluation_pending) Evaluate();
+}
+
+// One line in each rank's own log: the step number is the same in all of them.
+void Session::Tell(const std::string& what) const {
+  if (!setup_.own_log) return;
+  std::printf("rank %d %s after step %lld\n", setup_.communicator.rank(), what.c_str(),
+              static_cast<long long>(state_.step));
+  std::fflush(stdout);
 }
 
 bool Session::AtEnd() const {
@@ -285,6 +294,7 @@ bool Session::CheckpointDue() const {
 void Session::Checkpoint() {
   if (!Continue() || HoldAgreed()) return;  // Those save by themselves, and wait for it.
   const PhaseScope phase(clock_, Phase::kCheckpointStall);
+  if (requests_.checkpoint) Tell("saves");
   requests_.checkpoint = false;
   last_save_ = MonotonicSeconds();
   if (!root()) return;
@@ -335,6 +345,7 @@ void Session::AnswerOpenOrders(const std::string& error) {
 // Collective.
 void Session::WaitHeld(const std::string& reason) {
   const PhaseScope phase(clock_, Phase::kPaused);
+  Tell("holds");
   if (root()) report_->Held(true, state_.step, reason);
   const double began = MonotonicSeconds();
   while (true) {
@@ -397,6 +408,7 @@ Outcome Session::Finish() {
     outcome = {TrainerExit::kPaused, "paused by order"};
   }
   AnswerOpenOrders("");
+  Tell("leaves");
   clock_.Enter(Phase::kOther);
   if (root()) {
     const absl::Status written =

@@ -71,6 +71,7 @@ class Session {
   void AfterWrite(const std::optional<CheckpointReport>& written);
   void TellCheckpoint(const std::optional<CheckpointReport>& written);
   std::string TryToSave();
+  void Tell(const std::string& what) const;
   void SaveOrHold();
   void WaitHeld(const std::string& reason);
   void AnswerOpenOrders(const std::string& error);

@@ -23,7 +23,8 @@ struct TrainSetup {
   Communicator& communicator;
   CoordinatorLink* link = nullptr;  // Rank 0, where there is a coordinator.
   config::RankBoard* board = nullptr;
-  bool terminal = true;           // Progress lines on stdout (rank 0).
+  bool terminal = true;  // Progress lines on stdout (rank 0).
+  bool own_log = false;  // Every rank has a log of its own, so every rank may say what it does.
   bool enforce_max_time = false;  // Stop at cost.max_time; with a coordinator that is its business.
 };
 

@@ -260,8 +260,7 @@ class Daemon(Folder):
 
     def submit(self, text, *arguments):
         file = self.write("run.yaml", text)
-        answer = json.loads(self.cli("submit", str(file), "-o", "json", *arguments).stdout)
-        return answer.get("run_id") or answer["id"]
+        return json.loads(self.cli("submit", str(file), "-o", "json", *arguments).stdout)["id"]
 
     def describe(self, run):
         return json.loads(self.cli("describe", run, "-o", "json").stdout)
@@ -271,6 +270,15 @@ class Daemon(Folder):
 
     def run_dir(self, run):
         return self.state / "runs" / run
+
+    def step_of(self, run):
+        return ((self.describe(run)["progress"] or {}).get("step") or 0)
+
+    def wait_step(self, run, step, timeout=90):
+        return wait_for(f"{run} to reach step {step}", lambda: self.step_of(run) >= step, timeout, 0.05)
+
+    def rank_logs(self, run, attempt=1):
+        return {file.name: file.read_text() for file in (self.run_dir(run) / f"attempt-{attempt}").glob("rank-*.log")}
 
     def wait_state(self, run, *states, timeout=90):
         def reached():
@@ -282,7 +290,7 @@ class Daemon(Folder):
 
 
 def main():
-    for program in (TRAINER,):
+    for program in (TRAINER, DAEMON, CLI):
         if not os.path.exists(program):
             print(f"SKIPPED: {program} is not built")
             sys.exit(77)
