@@ -8,10 +8,7 @@
 namespace lockstep::config {
 
 void Problems::Add(const Place& place, std::string path, std::string message, std::string hint) {
-  if (problems_.size() >= kMost) {
-    ++dropped_;
-    return;
-  }
+  if (full()) return;
   problems_.push_back({.file = place.file == nullptr ? "" : *place.file,
                        .line = place.line,
                        .column = place.column,
@@ -25,10 +22,11 @@ std::vector<Problem> Problems::Take() && {
     if ((a.line == 0) != (b.line == 0)) return b.line == 0;
     return std::pair(a.line, a.column) < std::pair(b.line, b.column);
   });
-  if (dropped_ > 0) {
+  if (full()) {
     Problem rest;
     rest.file = problems_.front().file;
-    rest.message = absl::StrCat("and ", dropped_, " more problems");
+    rest.message = "too many problems to list";
+    rest.hint = "mend these first";
     problems_.push_back(std::move(rest));
   }
   return std::move(problems_);

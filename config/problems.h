@@ -21,14 +21,14 @@ struct Place {
 class Problems {
  public:
   void Add(const Place& place, std::string path, std::string message, std::string hint = "");
-  bool empty() const { return problems_.empty(); }
-  /// Sorted by place, overrides last; the last one says how many more there were, if any.
+  /// Nothing more is kept: reading on is of no use to anyone.
+  bool full() const { return problems_.size() >= kMost; }
+  /// Sorted by place, overrides last; when full, the last one says that there are more.
   std::vector<Problem> Take() &&;
 
  private:
   static constexpr size_t kMost = 100;
   std::vector<Problem> problems_;
-  size_t dropped_ = 0;
 };
 
 /// `text` in single quotes, cut to a readable length, control characters made visible.

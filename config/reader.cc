@@ -280,6 +280,7 @@ class Reader {
 
   void ReportUnknown(const std::vector<Field>& fields, const Member& member,
                      const std::string& path) {
+    if (problems_.full()) return;
     std::vector<std::string> names;
     for (const Field& field : fields) {
       if (field.name == member.key) return;

@@ -47,6 +47,36 @@ bool IsOneOf(absl::string_view text, std::initializer_list<absl::string_view> wo
   return std::find(words.begin(), words.end(), text) != words.end();
 }
 
+// 0x1F, 0o17, 0b11
+bool IsRadixNumber(absl::string_view body) {
+  return body.size() > 2 && body[0] == '0' && IsOneOf(body.substr(1, 1), {"x", "o", "b"}) &&
+         AllOf(body.substr(2), "0123456789abcdef_");
+}
+
+// 1_000, .5, 5., 1.5e3, 1:30 (ninety): what YAML 1.1 takes for a number. Not 127.0.0.1:80 or 1.2.3.
+bool IsOldNumber(absl::string_view body) {
+  const auto take = [&body](absl::string_view characters) {
+    const size_t count = std::min(body.find_first_not_of(characters), body.size());
+    body.remove_prefix(count);
+    return count > 0;
+  };
+  bool any = take("0123456789_");
+  while (any && !body.empty() && body[0] == ':') {
+    body.remove_prefix(1);
+    if (!take(kDigits)) return false;
+  }
+  if (!body.empty() && body[0] == '.') {
+    body.remove_prefix(1);
+    any = take("0123456789_") || any;
+  }
+  if (!body.empty() && body[0] == 'e') {
+    body.remove_prefix(1);
+    if (!body.empty() && (body[0] == '-' || body[0] == '+')) body.remove_prefix(1);
+    take(kDigits);
+  }
+  return any && body.empty();
+}
+
 // True when some reader takes the plain scalar for something other than text; `instead` is how to
 // write that something.
 bool IsAmbiguous(absl::string_view text, std::string& instead) {
@@ -66,11 +96,7 @@ bool IsAmbiguous(absl::string_view text, std::string& instead) {
     instead = absl::StrCat(lower[0] == '-' ? "-" : "", body.substr(significant));
     return true;
   }
-  const bool radix = body.size() > 2 && body[0] == '0' &&
-                     IsOneOf(body.substr(1, 1), {"x", "o", "b"}) &&
-                     AllOf(body.substr(2), "0123456789abcdef_");
-  // 1_000, .5, 5., 1:30 (ninety, in YAML 1.1), 1.5e, +3.0
-  if (!radix && !AllOf(body, "0123456789_.e+-:")) return false;
+  if (!IsRadixNumber(body) && !IsOldNumber(body)) return false;
   instead = "a plain decimal number such as 10, 0.5 or 1e-3";
   return true;
 }

@@ -171,6 +171,7 @@ class TreeBuilder : public YAML::EventHandler {
   }
 
   void Put(Node node) {
+    if (problems_.full()) throw StopParsing();
     if (open_.empty()) {
       root_ = std::move(node);
     } else if (open_.back().node.kind == Node::Kind::kMapping) {
