@@ -22,19 +22,19 @@ namespace {
 
 constexpr size_t kMaxThreads = 64;  // Per rank, in hang.txt.
 
-std::string Name(const RankProcess& rank) {
+std::string Name(const ObservedRank& rank) {
   return absl::StrCat("rank ", rank.board.rank, " (pid ", rank.board.pid, ")");
 }
 
-std::string Place(const RankProcess& rank) {
+std::string Place(const ObservedRank& rank) {
   return absl::StrCat(" in ", config::PhaseName(rank.board.phase), " at step ", rank.board.step);
 }
 
-HangReport Blame(const RankProcess& rank, const std::string& reason) {
+HangReport Blame(const ObservedRank& rank, const std::string& reason) {
   return {rank.board.rank, config::PhaseName(rank.board.phase), reason};
 }
 
-bool Waits(const RankProcess& rank) {
+bool Waits(const ObservedRank& rank) {
   return rank.board.phase == config::Phase::kAllreduceExposed;
 }
 
@@ -52,7 +52,7 @@ std::string DescribeThread(const std::string& folder) {
   return text + (text.back() == '\n' ? "" : "\n");
 }
 
-std::string DescribeProcess(const RankProcess& rank) {
+std::string DescribeProcess(const ObservedRank& rank) {
   std::string text = absl::StrCat(Name(rank), ": state ", std::string(1, rank.state), Place(rank),
                                   ", ", rank.board.collectives, " collectives entered\n");
   std::error_code error;
@@ -122,8 +122,8 @@ void AppendUserStacks(const std::filesystem::path& file, int64_t pid, int second
 
 }  // namespace
 
-std::vector<RankProcess> ReadRanks(const std::filesystem::path& board) {
-  std::vector<RankProcess> ranks;
+std::vector<ObservedRank> ReadRanks(const std::filesystem::path& board) {
+  std::vector<ObservedRank> ranks;
   const absl::StatusOr<std::vector<config::RankState>> slots = config::RankBoard::Read(board);
   if (!slots.ok()) return ranks;
   for (const config::RankState& slot : *slots) {
@@ -134,13 +134,13 @@ std::vector<RankProcess> ReadRanks(const std::filesystem::path& board) {
   return ranks;
 }
 
-HangReport FindCulprit(const std::vector<RankProcess>& ranks) {
-  for (const RankProcess& rank : ranks) {
+HangReport FindCulprit(const std::vector<ObservedRank>& ranks) {
+  for (const ObservedRank& rank : ranks) {
     if (rank.state == 'X' || rank.state == 'Z') {
       return Blame(rank, absl::StrCat(Name(rank), " is gone; it was", Place(rank)));
     }
   }
-  for (const RankProcess& rank : ranks) {
+  for (const ObservedRank& rank : ranks) {
     if (rank.state == 'T' || rank.state == 't') {
       return Blame(rank, absl::StrCat(Name(rank), " is stopped (state ", std::string(1, rank.state),
                                       ")", Place(rank)));
@@ -152,10 +152,10 @@ HangReport FindCulprit(const std::vector<RankProcess>& ranks) {
                  absl::StrCat(Name(ranks.front()), " stands still", Place(ranks.front()),
                               " (state ", std::string(1, ranks.front().state), ")"));
   }
-  const auto progress = [](const RankProcess& rank) {
+  const auto progress = [](const ObservedRank& rank) {
     return std::make_tuple(rank.board.step, rank.board.collectives);
   };
-  const auto by_progress = [&](const RankProcess& a, const RankProcess& b) {
+  const auto by_progress = [&](const ObservedRank& a, const ObservedRank& b) {
     return progress(a) < progress(b);
   };
   const auto [last, first] = std::minmax_element(ranks.begin(), ranks.end(), by_progress);
@@ -165,14 +165,14 @@ HangReport FindCulprit(const std::vector<RankProcess>& ranks) {
                               last->board.collectives, " collectives; rank ", first->board.rank,
                               " is", Place(*first), " after ", first->board.collectives));
   }
-  for (const RankProcess& rank : ranks) {
+  for (const ObservedRank& rank : ranks) {
     if (rank.state == 'D') {
       return Blame(rank,
                    absl::StrCat(Name(rank), " is stuck in the kernel (state D)", Place(rank)));
     }
   }
   const auto busy = std::count_if(ranks.begin(), ranks.end(),
-                                  [](const RankProcess& rank) { return !Waits(rank); });
+                                  [](const ObservedRank& rank) { return !Waits(rank); });
   if (busy == 1) {
     const auto rank = std::find_if_not(ranks.begin(), ranks.end(), Waits);
     return Blame(*rank,
@@ -185,10 +185,10 @@ HangReport FindCulprit(const std::vector<RankProcess>& ranks) {
 }
 
 void WriteStacks(const std::filesystem::path& file, const HangReport& report,
-                 const std::vector<RankProcess>& ranks, int gdb_seconds) {
+                 const std::vector<ObservedRank>& ranks, int gdb_seconds) {
   std::string text = report.reason + "\n\n";
   int64_t culprit = 0;
-  for (const RankProcess& rank : ranks) {
+  for (const ObservedRank& rank : ranks) {
     absl::StrAppend(&text, DescribeProcess(rank), "\n");
     if (rank.board.rank == report.rank && rank.state != 'X' && rank.state != 'Z') {
       culprit = rank.board.pid;

@@ -197,7 +197,7 @@ std::vector<Gang> Ranks(const Gang& gang, const std::filesystem::path& attempt_d
       found.push_back({member.pid, member.start_time_ticks});
     }
   }
-  for (const RankProcess& rank : ReadRanks(attempt_dir / "board")) {
+  for (const ObservedRank& rank : ReadRanks(attempt_dir / "board")) {
     const Gang process{rank.board.pid, rank.board.start_time_ticks};
     if (rank.state == 'X' || rank.state == 'Z' || process.pid == gang.pid) continue;
     const bool known = std::any_of(found.begin(), found.end(),
@@ -383,10 +383,10 @@ void MpirunLauncher::Kill(const Gang& gang, const std::filesystem::path& run_dir
 HangReport MpirunLauncher::DescribeHang(const Gang& gang, const std::filesystem::path& run_dir,
                                         int attempt) {
   const std::filesystem::path attempt_dir = config::RunDirectory(run_dir).attempt(attempt);
-  const std::vector<RankProcess> ranks = ReadRanks(attempt_dir / "board");
+  const std::vector<ObservedRank> ranks = ReadRanks(attempt_dir / "board");
   HangReport report = FindCulprit(ranks);
   const std::optional<ProcessStat> leader = ReadProcessStat(gang.pid, gang.start_time_ticks);
-  const bool rank_is_down = std::any_of(ranks.begin(), ranks.end(), [](const RankProcess& rank) {
+  const bool rank_is_down = std::any_of(ranks.begin(), ranks.end(), [](const ObservedRank& rank) {
     return absl::string_view("XZTt").find(rank.state) != absl::string_view::npos;
   });
   if (leader && leader->stopped() && !rank_is_down) {

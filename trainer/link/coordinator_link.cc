@@ -107,6 +107,10 @@ class CoordinatorLink::Impl {
     std::unique_lock lock(mutex_);
     if (goodbye_ || !rejected_.empty()) return false;
     goodbye_ = std::move(message);
+    // Who fails in the middle of something may not know how far the run was.
+    if (progress_ && goodbye_->goodbye().progress().step() < progress_->step) {
+      *goodbye_->mutable_goodbye()->mutable_progress() = ToWire(*progress_);
+    }
     changed_.notify_all();
     changed_.wait_for(lock, timeout, [this] { return goodbye_over_; });
     return goodbye_taken_;

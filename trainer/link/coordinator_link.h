@@ -68,7 +68,7 @@ class CoordinatorLink {
 
   /// Says that the run ends, after all that is queued, and waits until the coordinator has taken
   /// it: at most `timeout`, and not at all when nobody answers. True when it was taken. The last
-  /// call; reports after it are dropped.
+  /// call; reports after it are dropped. Of `progress` and the last report the further one is sent.
   bool Goodbye(int exit_code, const std::string& reason, const ProgressReport& progress,
                std::chrono::milliseconds timeout);
 

@@ -8,9 +8,9 @@ namespace {
 using config::Phase;
 using testing::HasSubstr;
 
-RankProcess Rank(int rank, int64_t step, uint64_t collectives,
-                 Phase phase = Phase::kAllreduceExposed, char state = 'S') {
-  RankProcess process;
+ObservedRank Rank(int rank, int64_t step, uint64_t collectives,
+                  Phase phase = Phase::kAllreduceExposed, char state = 'S') {
+  ObservedRank process;
   process.board.rank = rank;
   process.board.pid = 1000 + rank;
   process.board.step = step;

@@ -294,6 +294,14 @@ TEST_F(CoordinatorLinkTest, GoodbyeIsTheLastAndIsTaken) {
   EXPECT_THAT(told, SizeIs(testing::Ge(52U)));
 }
 
+TEST_F(CoordinatorLinkTest, AGoodbyeThatKnowsNoProgressTakesNoneBack) {
+  StartCoordinator();
+  CoordinatorLink link(options_);
+  link.Report(AtStep(60));
+  ASSERT_TRUE(link.Goodbye(1, "failed", ProgressReport{}, seconds(20)));
+  EXPECT_EQ(coordinator_->told().back().goodbye().progress().step(), 60);
+}
+
 TEST_F(CoordinatorLinkTest, WithoutACoordinatorGoodbyeDoesNotWait) {
   CoordinatorLink link(options_);
   const auto begin = steady_clock::now();
