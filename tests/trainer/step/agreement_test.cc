@@ -1,0 +1,136 @@
+#include "trainer/step/agreement.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <limits>
+
+#include "tests/trainer/comm/run_ranks.h"
+
+namespace lockstep::trainer {
+namespace {
+
+struct Share {
+  double loss_sum = 0;
+  double correct = 0;
+  int64_t samples = 1;
+  double arrival = 0;
+};
+
+// One rank's part of a step: fill, reduce, exchange.
+StepSummary Step(Agreement& agreement, Communicator& communicator, int64_t step, Share share,
+                 const at::Tensor& found = {}) {
+  const at::Tensor vector = at::zeros({Agreement::VectorSize(communicator.size())}, at::kFloat);
+  agreement.Fill(vector, at::full({}, share.loss_sum, at::kFloat),
+                 at::full({}, share.correct, at::kFloat), share.samples, share.arrival);
+  communicator.AllReduce(vector);
+  return agreement.Exchange(vector, step, found);
+}
+
+TEST(AgreementTest, EveryRankReadsTheSumsOneStepLate) {
+  RunRanks(3, [](Communicator& c) {
+    Agreement agreement(c.size(), c.rank());
+    const double rank = c.rank();
+    const Share share{.loss_sum = 3 * rank,
+                      .correct = rank,
+                      .samples = c.rank() + 1,
+                      .arrival = rank == 1 ? 9.0 : 0.5};
+    EXPECT_EQ(Step(agreement, c, 10, share).step, -1);
+    const StepSummary summary = Step(agreement, c, 11, {});
+    EXPECT_EQ(summary.step, 10);
+    EXPECT_DOUBLE_EQ(summary.samples, 6);
+    EXPECT_DOUBLE_EQ(summary.loss, 9.0 / 6.0);
+    EXPECT_DOUBLE_EQ(summary.correct, 3);
+    EXPECT_FALSE(summary.nonfinite);
+    EXPECT_EQ(summary.arrival_seconds, (std::vector<double>{0.5, 9.0, 0.5}));
+    EXPECT_EQ(summary.slowest_rank, 1);
+    for (int vote = 0; vote < kVoteCount; ++vote) EXPECT_FALSE(summary.votes[vote]);
+  });
+}
+
+TEST(AgreementTest, AVoteOfOneRankReachesAllOnceAndAtTheSameStep) {
+  RunRanks(4, [](Communicator& c) {
+    Agreement agreement(c.size(), c.rank());
+    if (c.rank() == 2) agreement.Cast(Vote::kCheckpoint);
+    std::vector<int64_t> seen;
+    for (int64_t step = 0; step < 4; ++step) {
+      // Cast while step 1 is under way, before its Fill().
+      if (step == 1 && c.rank() == 3) agreement.Cast(Vote::kStop);
+      const StepSummary summary = Step(agreement, c, step, {});
+      if (summary.Has(Vote::kCheckpoint)) {
+        seen.push_back(summary.step);
+        EXPECT_FALSE(summary.Has(Vote::kStop));
+      }
+      if (summary.Has(Vote::kStop)) seen.push_back(100 + summary.step);
+    }
+    EXPECT_EQ(seen, (std::vector<int64_t>{0, 101}));
+  });
+}
+
+TEST(AgreementTest, DrainGivesTheNewestAndOnlyOnce) {
+  RunRanks(2, [](Communicator& c) {
+    Agreement agreement(c.size(), c.rank());
+    EXPECT_EQ(agreement.Drain().step, -1) << "nothing was reduced yet";
+    if (c.rank() == 0) agreement.Cast(Vote::kPause);
+    Step(agreement, c, 7, {});
+    const StepSummary drained = agreement.Drain();
+    EXPECT_EQ(drained.step, 7);
+    EXPECT_TRUE(drained.Has(Vote::kPause));
+    EXPECT_EQ(agreement.Drain().step, -1);
+    EXPECT_EQ(Step(agreement, c, 8, {}).step, -1) << "step 7 was read already";
+    EXPECT_EQ(Step(agreement, c, 9, {}).step, 8);
+  });
+}
+
+TEST(AgreementTest, NonfiniteLossOfOneRankIsSeenByAll) {
+  for (const double bad : {static_cast<double>(NAN), static_cast<double>(INFINITY)}) {
+    RunRanks(3, [bad](Communicator& c) {
+      Agreement agreement(c.size(), c.rank());
+      Step(agreement, c, 0, {.loss_sum = c.rank() == 1 ? bad : 1.0});
+      EXPECT_TRUE(Step(agreement, c, 1, {}).nonfinite);
+      EXPECT_FALSE(agreement.Drain().nonfinite);
+    });
+  }
+}
+
+TEST(AgreementTest, TheArenasVerdictCounts) {
+  RunRanks(2, [](Communicator& c) {
+    Agreement agreement(c.size(), c.rank());
+    Step(agreement, c, 0, {}, at::full({}, 1.0, at::kFloat));
+    EXPECT_TRUE(Step(agreement, c, 1, {}, at::zeros({})).nonfinite);
+    EXPECT_FALSE(agreement.Drain().nonfinite);
+  });
+}
+
+TEST(AgreementTest, TheVectorMayBeReusedForTheNextStep) {
+  RunRanks(1, [](Communicator& c) {
+    Agreement agreement(1, 0);
+    const at::Tensor vector = at::zeros({Agreement::VectorSize(1)}, at::kFloat);
+    agreement.Fill(vector, at::full({}, 5.0, at::kFloat), at::zeros({}), 2, 0.0);
+    agreement.Exchange(vector, 0);
+    agreement.Fill(vector, at::full({}, 80.0, at::kFloat), at::zeros({}), 2, 0.0);
+    EXPECT_DOUBLE_EQ(agreement.Exchange(vector, 1).loss, 2.5);
+  });
+}
+
+Agreement* signalled = nullptr;
+
+TEST(AgreementTest, VotesMayBeCastFromASignalHandler) {
+  Agreement agreement(1, 0);
+  signalled = &agreement;
+  struct sigaction action = {};
+  struct sigaction before = {};
+  action.sa_handler = [](int) { signalled->Cast(Vote::kCheckpoint); };
+  sigaction(SIGUSR1, &action, &before);
+  raise(SIGUSR1);
+  sigaction(SIGUSR1, &before, nullptr);
+  RunRanks(1, [&](Communicator& c) { Step(agreement, c, 0, {}); });
+  EXPECT_TRUE(agreement.Drain().Has(Vote::kCheckpoint));
+}
+
+}  // namespace
+}  // namespace lockstep::trainer
