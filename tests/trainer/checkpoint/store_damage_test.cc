@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <memory>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -20,12 +21,21 @@ using ::testing::HasSubstr;
 // Two good checkpoints, 1 and 2; tests damage the newer one.
 class DamageTest : public ::testing::Test {
  protected:
-  DamageTest() {
-    EXPECT_TRUE(store_.Open().ok());
+  // Committed once; each test gets a copy, which waits for no disk.
+  static void SetUpTestSuite() {
+    start_ = std::make_unique<TempFolder>();
+    CheckpointStore store(start_->path() / "checkpoints", 1, {.keep_last = 9, .keep_best = 0});
+    ASSERT_TRUE(store.Open().ok());
     for (const int64_t step : {1, 2}) {
       const SampleContents contents(step);
-      EXPECT_TRUE(store_.Commit(step, contents.View(), 0.5).ok());
+      ASSERT_TRUE(store.Commit(step, contents.View(), 0.5).ok());
     }
+  }
+  static void TearDownTestSuite() { start_.reset(); }
+
+  void SetUp() override {
+    fs::copy(start_->path(), temp_.path(), fs::copy_options::recursive);
+    ASSERT_TRUE(store_.Verify(store_.PathOf(2)).ok());
   }
 
   fs::path Newer(const std::string& file) const { return store_.PathOf(2) / file; }
@@ -45,6 +55,7 @@ class DamageTest : public ::testing::Test {
     EXPECT_THAT(std::string(verified.message()), line);
   }
 
+  static inline std::unique_ptr<TempFolder> start_;
   TempFolder temp_;
   CheckpointStore store_{temp_.path() / "checkpoints", 1, {.keep_last = 9, .keep_best = 0}};
   const std::vector<std::string> files_ = {"weights.safetensors", "optimizer.safetensors",
