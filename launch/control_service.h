@@ -36,6 +36,9 @@ class ControlServiceImpl final : public v1::ControlService::CallbackService {
   /// Cancels what is being verified.
   ~ControlServiceImpl() override;
 
+  /// Verifications that run or wait end with CANCELLED.
+  void StopVerifying() { verifications_.Stop(); }
+
   using Context = grpc::CallbackServerContext;
   using Unary = grpc::ServerUnaryReactor;
 

@@ -56,16 +56,18 @@ Supervisor::Supervisor(SupervisorOptions options, Launcher& launcher,
       coordinator_(WithRandom(options_.coordinator, RandomWord)),
       boot_id_(BootId()) {}
 
-absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Start(SupervisorOptions options,
-                                                              Launcher& launcher,
-                                                              std::unique_ptr<RunStore> store) {
+absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Open(SupervisorOptions options,
+                                                             Launcher& launcher,
+                                                             std::unique_ptr<RunStore> store) {
   std::unique_ptr<Supervisor> supervisor(
       new Supervisor(std::move(options), launcher, std::move(store)));
   if (absl::Status status = supervisor->Load(); !status.ok()) return status;
-  Supervisor* self = supervisor.get();
-  self->thread_ = std::thread([self] { self->Loop(); });
-  self->hang_thread_ = std::thread([self] { self->LookAtHangs(); });
   return supervisor;
+}
+
+void Supervisor::Begin() {
+  thread_ = std::thread([this] { Loop(); });
+  hang_thread_ = std::thread([this] { LookAtHangs(); });
 }
 
 Supervisor::~Supervisor() {
@@ -98,6 +100,7 @@ absl::Status Supervisor::Load() {
     runs.push_back(std::move(run));
   }
   coordinator_.Restore(std::move(runs), now);
+  Publish();
   return absl::OkStatus();
 }
 
@@ -127,7 +130,6 @@ bool Supervisor::Post(Event event) {
 }
 
 void Supervisor::Loop() {
-  Publish();
   for (;;) {
     std::deque<Event> events;
     bool last = false;

@@ -78,12 +78,15 @@ struct SupervisorOptions {
 
 class Supervisor {
  public:
-  /// Reads the store, takes up the runs it holds, and starts the thread. `launcher` must outlive
-  /// the supervisor.
-  static absl::StatusOr<std::unique_ptr<Supervisor>> Start(SupervisorOptions options,
-                                                           Launcher& launcher,
-                                                           std::unique_ptr<RunStore> store);
+  /// Reads the store and takes up the runs it holds; nothing happens to them before Begin().
+  /// `launcher` must outlive the supervisor.
+  static absl::StatusOr<std::unique_ptr<Supervisor>> Open(SupervisorOptions options,
+                                                          Launcher& launcher,
+                                                          std::unique_ptr<RunStore> store);
   ~Supervisor();
+
+  /// Starts the thread. Once.
+  void Begin();
 
   /// Answers everyone who waits with UNAVAILABLE, closes streams and watchers, stores the rest and
   /// ends the thread. Processes of runs go on. Idempotent.
