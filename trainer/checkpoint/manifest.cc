@@ -67,7 +67,7 @@ Manifest Read(const Json& json) {
   manifest.created_unix_seconds = json.at("created_unix_seconds").get<double>();
   if (json.contains("metric")) manifest.metric = json.at("metric").get<double>();
   for (const auto& [name, entry] : json.at("files").items()) {
-    manifest.files[name] = {entry.at("bytes").get<int64_t>(),
+    manifest.files[name] = {entry.at("size").get<int64_t>(),
                             entry.at("xxh3_128").get<std::string>()};
   }
   return manifest;
@@ -89,7 +89,7 @@ std::string ToJson(const Manifest& manifest) {
   json["created_unix_seconds"] = manifest.created_unix_seconds;
   if (manifest.metric) json["metric"] = *manifest.metric;
   for (const auto& [name, entry] : manifest.files) {
-    json["files"][name] = {{"bytes", entry.bytes}, {"xxh3_128", entry.xxh3_128}};
+    json["files"][name] = {{"size", entry.bytes}, {"xxh3_128", entry.xxh3_128}};
   }
   json["manifest_xxh3_128"] = std::string(kDigits, '0');
   std::string text = json.dump(2) + "\n";

@@ -6,7 +6,7 @@
 //     "step": 120,
 //     "created_unix_seconds": 1767225600.5,
 //     "metric": 0.934,                              absent where the step was not evaluated
-//     "files": {"weights.safetensors": {"bytes": 123, "xxh3_128": "<32 hex digits>"}, …},
+//     "files": {"weights.safetensors": {"size": 123, "xxh3_128": "<32 hex digits>"}, …},
 //     "manifest_xxh3_128": "<32 hex digits>"
 //   }
 //

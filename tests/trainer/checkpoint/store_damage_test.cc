@@ -18,6 +18,16 @@ namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
+// In place: a file that is cut and written anew makes some file systems wait for the disk.
+void FlipBit(const fs::path& path, size_t bit) {
+  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+  const auto place = static_cast<std::streamoff>(bit / 8);
+  file.seekg(place);
+  const int byte = file.get();
+  file.seekp(place);
+  file.put(static_cast<char>(byte ^ (1 << (bit % 8))));
+}
+
 // Two good checkpoints, 1 and 2; tests damage the newer one.
 class DamageTest : public ::testing::Test {
  protected:
@@ -67,14 +77,11 @@ TEST_F(DamageTest, AThousandFlippedBits) {
   for (int i = 0; i < 1000 && !HasFailure(); ++i) {
     // A quarter each, so that the small files are hit as often as the large ones.
     const std::string& file = files_[static_cast<size_t>(i) % files_.size()];
-    const std::string good = ReadAll(Newer(file));
-    std::string bad = good;
-    const size_t bit = random() % (8 * bad.size());
-    bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << (bit % 8)));
-    WriteAll(Newer(file), bad);
+    const size_t bit = random() % (8 * fs::file_size(Newer(file)));
+    FlipBit(Newer(file), bit);
     SCOPED_TRACE(absl::StrCat(file, " bit ", bit));
     ExpectFallBack(file);
-    WriteAll(Newer(file), good);
+    FlipBit(Newer(file), bit);
   }
   EXPECT_TRUE(store_.Verify(store_.PathOf(2)).ok());
 }

@@ -75,7 +75,7 @@ TEST_F(StoreTest, TheFolderIsAsDocumented) {
   EXPECT_EQ(manifest["format"], "lockstep-checkpoint");
   EXPECT_EQ(manifest["format_version"], 1);
   EXPECT_EQ(manifest["step"], 123);
-  EXPECT_EQ(manifest["files"]["state.json"]["bytes"], fs::file_size(path / "state.json"));
+  EXPECT_EQ(manifest["files"]["state.json"]["size"], fs::file_size(path / "state.json"));
   EXPECT_EQ(manifest["files"]["weights.safetensors"]["xxh3_128"].get<std::string>().size(), 32u);
 }
 
