@@ -9,6 +9,10 @@
 // UNAVAILABLE and tries again, and the daemon keeps descriptors for its own work. The listener is
 // back as soon as others have gone.
 //
+// A caller that connects and says nothing holds its place until it goes, unless the server hangs up
+// on it: build the server with GRPC_ARG_MAX_CONNECTION_IDLE_MS (it counts for these connections
+// too; streams and calls in progress are not idle).
+//
 // Order of use: take the lock of the state folder (only its holder may replace a socket file that
 // is there), Open, build the server (it needs no port), Serve; at the end StopAccepting, shut the
 // server down, destroy this.
@@ -61,7 +65,7 @@ class SocketListener {
   void Serve(grpc::Server* server);
   void StopAccepting();
 
-  int connections() const { return connections_; }  // Open ones, as of the last accept.
+  int connections() const { return connections_; }  // At most that many are open.
   int64_t turned_away() const { return turned_away_; }
 
  private:

@@ -66,12 +66,13 @@ class SocketTest : public testing::Test {
     std::filesystem::remove_all(folder_);
   }
 
-  void Serve() {
+  void Serve(int idle_ms = 0) {
     absl::StatusOr<std::unique_ptr<SocketListener>> listener = SocketListener::Open(options_);
     ASSERT_TRUE(listener.ok()) << listener.status();
     listener_ = *std::move(listener);
     grpc::ServerBuilder builder;
     builder.RegisterService(&service_);
+    if (idle_ms > 0) builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, idle_ms);
     server_ = builder.BuildAndStart();
     ASSERT_NE(server_, nullptr);
     listener_->Serve(server_.get());
@@ -271,6 +272,14 @@ TEST_F(SocketTest, BeyondTheLimitCallersAreTurnedAwayAndLaterLetIn) {
   EXPECT_TRUE(Eventually([&] { return Answers(); }));
 }
 
+TEST_F(SocketTest, IdleCallersGiveWayWhereTheServerHangsUpOnThem) {
+  options_.max_connections = 20;
+  Serve(/*idle_ms=*/300);
+  const IdleClients idle(Address(), 20);
+  ASSERT_TRUE(idle.connected());
+  EXPECT_TRUE(Eventually([&] { return Answers(); }));
+}
+
 TEST_F(SocketTest, DescriptorsAreKeptForTheDaemonsOwnWork) {
   Serve();
   rlimit before{};
@@ -291,25 +300,26 @@ TEST_F(SocketTest, DescriptorsAreKeptForTheDaemonsOwnWork) {
 
 TEST_F(SocketTest, ItServesAgainAfterDescriptorsRanOut) {
   Serve();
-  ASSERT_TRUE(Answers());
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
   const rlimit few = {200, before.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
-  std::vector<int> hoard;
-  for (int fd = 0; (fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) hoard.push_back(fd);
-  EXPECT_EQ(errno, EMFILE);
-  // A caller that connected before is still waiting in the backlog when nobody can accept it.
-  close(hoard.back());
-  hoard.pop_back();
-  const int caller = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  ASSERT_GE(caller, 0);
   const sockaddr_un address = Address();
-  ASSERT_EQ(connect(caller, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
-  char byte = 0;
-  EXPECT_LE(read(caller, &byte, 1), 0);  // Turned away rather than left waiting.
-  EXPECT_EQ(listener_->turned_away(), 1);
-  close(caller);
+  std::vector<int> hoard;
+  // Connections of earlier calls may still be closing and so give back descriptors that we thought
+  // were gone: who is let in all the same joins the hoard, and the next one tries.
+  for (int attempt = 0; attempt < 50 && listener_->turned_away() == 0; ++attempt) {
+    for (int fd = 0; (fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) hoard.push_back(fd);
+    ASSERT_EQ(errno, EMFILE);
+    close(hoard.back());  // For the caller's own end; the listener has none left.
+    hoard.back() = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ASSERT_EQ(connect(hoard.back(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)),
+              0);
+    char byte = 0;
+    // Turned away rather than left waiting: either way there is an answer.
+    [[maybe_unused]] const ssize_t n = read(hoard.back(), &byte, 1);
+  }
+  EXPECT_GT(listener_->turned_away(), 0);
   for (const int fd : hoard) close(fd);
   setrlimit(RLIMIT_NOFILE, &before);
   EXPECT_TRUE(Answers());
