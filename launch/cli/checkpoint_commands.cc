@@ -97,16 +97,16 @@ void AddCheckpointCommands(CLI::App& app, Context& context) {
   auto listed = std::make_shared<std::string>();
   CLI::App* verb =
       AddVerb(*checkpoints, "list", "A run's checkpoints", "", "lockstep checkpoints list 3fa1");
-  verb->add_option("RUN", *listed, "Id, start of an id, or name of a run")->required();
+  verb->add_option("RUN", *listed, kRunHelp)->type_name("")->required();
   OnVerb(verb, context, [&context, listed] { return ListVerb(context, *listed); });
 
   auto verified = std::make_shared<std::pair<std::string, int64_t>>();
   verb = AddVerb(*checkpoints, "verify",
                  "Read every byte and compare with the manifest; exit 1 if one is bad", "",
                  "lockstep checkpoints verify 3fa1 --step 400");
-  verb->add_option("RUN", verified->first, "Id, start of an id, or name of a run")->required();
+  verb->add_option("RUN", verified->first, kRunHelp)->type_name("")->required();
   verb->add_option("--step", verified->second, "Only the checkpoint of this step")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::PositiveNumber.description(""));
   OnVerb(verb, context,
          [&context, verified] { return VerifyVerb(context, verified->first, verified->second); });
 }

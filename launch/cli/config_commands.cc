@@ -10,7 +10,6 @@
 #include "absl/strings/str_cat.h"
 #include "config/coordinator_config.h"
 #include "config/load.h"
-#include "launch/cli/config_reference.h"
 #include "launch/cli/run_file.h"
 #include "launch/cli/run_json.h"
 #include "launch/cli/verbs.h"
@@ -111,16 +110,14 @@ int ShowVerb(Context& context, const ConfigOptions& options) {
 }
 
 int SchemaVerb(Context& context, const ConfigOptions& options) {
-  std::string schema =
-      options.daemon ? config::CoordinatorConfigJsonSchema() : config::RunConfigJsonSchema();
+  std::string text;
   if (options.markdown) {
-    auto markdown = SchemaToMarkdown(schema);
-    if (!markdown.ok()) return Fail(context, "config schema", markdown.status());
-    context.out.Write(*markdown);
-    return Code(ExitCode::kOk);
+    text = options.daemon ? config::CoordinatorConfigReference() : config::RunConfigReference();
+  } else {
+    text = options.daemon ? config::CoordinatorConfigJsonSchema() : config::RunConfigJsonSchema();
   }
-  if (schema.empty() || schema.back() != '\n') schema += '\n';
-  context.out.Write(schema);
+  if (text.empty() || text.back() != '\n') text += '\n';
+  context.out.Write(text);
   return Code(ExitCode::kOk);
 }
 
@@ -145,7 +142,9 @@ void AddConfigCommands(CLI::App& app, Context& context) {
   CLI::App* verb =
       AddVerb(*group, "check", "Every problem as file:line:col; exit 2 if there is one", "",
               "lockstep config check config/examples/*.yaml");
-  verb->add_option("FILE", check->files, "run.yaml; - reads standard input")->required();
+  verb->add_option("FILE", check->files, "run.yaml; - reads standard input")
+      ->type_name("")
+      ->required();
   AddSet(verb, check);
   OnVerb(verb, context, [&context, check] { return CheckVerb(context, *check); });
 
@@ -154,6 +153,7 @@ void AddConfigCommands(CLI::App& app, Context& context) {
                  "The config with every default, LOCKSTEP_A__B variable and --set applied", "",
                  "lockstep config show run.yaml --set training.duration=5ep");
   verb->add_option("FILE", show->files, "run.yaml; - reads standard input")
+      ->type_name("")
       ->required()
       ->expected(1);
   AddSet(verb, show);

@@ -9,6 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 
 namespace lockstep::cli {
 namespace {
@@ -104,8 +105,10 @@ config::ExitCode ExitCodeOf(const absl::Status& status) {
 
 int Fail(Context& context, absl::string_view where, const absl::Status& status,
          absl::string_view hint) {
-  const std::string line_break = absl::StrContains(status.message(), "\n") ? "\n" : " ";
-  context.Say(absl::StrCat("lockstep ", where, ":", line_break, status.message()));
+  const absl::string_view message = absl::StripSuffix(status.message(), "\n");
+  // Several lines, as of a wrong config, start on a line of their own: each names its place.
+  const std::string line_break = absl::StrContains(message, "\n") ? "\n" : " ";
+  context.Say(absl::StrCat("lockstep", where.empty() ? "" : " ", where, ":", line_break, message));
   const std::string todo = hint.empty() ? HintFor(status) : std::string(hint);
   if (!todo.empty()) context.Say(absl::StrCat("  hint: ", todo));
   return Code(ExitCodeOf(status));

@@ -1,13 +1,9 @@
 // daemon start|stop|status.
-#include <fcntl.h>
-#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -222,8 +218,18 @@ int StartVerb(Context& context, const StartOptions& options, bool socket_given) 
 
 // ---- stop, status
 
+// A process that ended but was not reaped yet (its starter is gone, and not every container has an
+// init that reaps) counts as ended.
 bool Alive(int64_t pid) {
-  return pid > 0 && (kill(static_cast<pid_t>(pid), 0) == 0 || errno == EPERM);
+  if (pid <= 0) return false;
+  std::ifstream file(absl::StrCat("/proc/", pid, "/stat"));
+  std::string text;
+  if (!std::getline(file, text)) return false;
+  // "PID (name) STATE …"; the name may hold anything.
+  const size_t end_of_name = text.rfind(") ");
+  if (end_of_name == std::string::npos || end_of_name + 2 >= text.size()) return false;
+  const char state = text[end_of_name + 2];
+  return state != 'Z' && state != 'X';
 }
 
 int StopVerb(Context& context, bool stop_runs) {

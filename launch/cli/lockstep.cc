@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "config/coordinator_config.h"
 #include "launch/cli/verbs.h"
 
@@ -21,14 +22,18 @@ void AddGlobalOptions(CLI::App& app, Context& context) {
       ->type_name("PATH");
   app.add_option("--timeout", context.timeout_seconds,
                  "Wait so long for an answer; default 5 s, 600 s for orders")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::PositiveNumber.description(""))
       ->type_name("SECONDS");
-  app.add_option("-o,--output", context.format, "table, or json: stable names, one document")
-      ->transform(CLI::CheckedTransformer(
-                      std::map<std::string, OutputFormat>{{"table", OutputFormat::kTable},
-                                                          {"json", OutputFormat::kJson}})
-                      .description(""))
-      ->type_name("table|json");
+  app.add_option_function<std::string>(
+         "-o,--output",
+         [&context](const std::string& text) {
+           if (text != "table" && text != "json") {
+             throw CLI::ValidationError("-o", absl::StrCat("expected table or json, not ", text));
+           }
+           context.format = text == "json" ? OutputFormat::kJson : OutputFormat::kTable;
+         },
+         "table, or json: stable names, one document")
+      ->type_name("FORMAT");
   app.add_flag("--no-color", context.no_color, "No colours, also with NO_COLOR");
 }
 
@@ -84,9 +89,10 @@ const CLI::App& TypedVerb(const CLI::App& app, std::string& words) {
 void AddHelp(CLI::App& app, Context& context) {
   auto words = std::make_shared<std::vector<std::string>>();
   CLI::App* verb = AddVerb(app, "help", "The verbs, or one of them", "Other", "lockstep help run");
-  verb->add_option("VERB", *words, "e.g. config check");
+  verb->add_option("VERB", *words, "e.g. config check")->type_name("");
   OnVerb(verb, context, [&app, &context, words] {
     const CLI::App* at = &app;
+    std::string path = "lockstep";
     for (const std::string& word : *words) {
       const auto verbs = at->get_subcommands({});
       const auto found = std::find_if(verbs.begin(), verbs.end(), [&](const CLI::App* candidate) {
@@ -98,31 +104,48 @@ void AddHelp(CLI::App& app, Context& context) {
                     "`lockstep help` lists them");
       }
       at = *found;
+      absl::StrAppend(&path, " ", word);
     }
     // get_formatter: help() of the program would give the help of the verb `help` itself.
-    context.out.Write(at->get_formatter()->make_help(at, at == &app ? "lockstep" : at->get_name(),
-                                                     CLI::AppFormatMode::Normal));
+    context.out.Write(at->get_formatter()->make_help(at, path, CLI::AppFormatMode::Normal));
     return Code(ExitCode::kOk);
   });
+}
+
+// CLI11's words for the two commonest slips name its own parts; these name the user's.
+std::string Reword(const CLI::App& verb, const std::vector<std::string>& rest,
+                   const CLI::ParseError& error) {
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && !rest.empty()) {
+    return absl::StrCat("there is no ", rest[0][0] == '-' ? "option " : "place for the argument ",
+                        "'", rest[0], "'");
+  }
+  const auto verbs = verb.get_subcommands({});
+  if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && !verbs.empty()) {
+    std::vector<std::string> names;
+    for (const CLI::App* one : verbs) names.push_back(one->get_name());
+    return absl::StrCat("a verb is missing: ", absl::StrJoin(names, ", "));
+  }
+  return error.what();
 }
 
 int UsageError(Context& context, const CLI::App& app, const CLI::ParseError& error) {
   std::string words;
   const CLI::App& verb = TypedVerb(app, words);
-  const std::vector<std::string> rest = verb.remaining(true);
-  std::string message = error.what();
-  std::string hint =
-      absl::StrCat("`lockstep ", words, words.empty() ? "" : " ", "--help` shows how");
-  const bool wants_verb = !verb.get_subcommands({}).empty();
+  const std::string typed = words.empty() ? "lockstep" : absl::StrCat("lockstep ", words);
+  // What falls through a verb is left with the program.
+  std::vector<std::string> rest = verb.remaining(true);
+  if (rest.empty()) rest = app.remaining(true);
+  std::string message = Reword(verb, rest, error);
+  std::string hint = absl::StrCat("`", typed, " --help` shows how");
   const auto unknown = std::find_if(rest.begin(), rest.end(), [](const std::string& word) {
     return !word.empty() && word[0] != '-';
   });
-  if (wants_verb && unknown != rest.end()) {
-    message = absl::StrCat("there is no verb '", words, words.empty() ? "" : " ", *unknown, "'");
+  if (!verb.get_subcommands({}).empty() && unknown != rest.end()) {
+    message = absl::StrCat("there is no verb '", *unknown, "'");
     const std::string nearest = NearestVerb(verb, *unknown);
     if (!nearest.empty()) hint = absl::StrCat("did you mean '", nearest, "'? ", hint);
   }
-  return Fail(context, words.empty() ? "" : words, absl::InvalidArgumentError(message), hint);
+  return Fail(context, words, absl::InvalidArgumentError(message), hint);
 }
 
 void SetUp(CLI::App& app, Context& context) {
@@ -130,7 +153,7 @@ void SetUp(CLI::App& app, Context& context) {
   app.set_help_flag("-h,--help", "This text");
   app.get_formatter()->column_width(28);
   app.get_formatter()->label("REQUIRED", "");
-  app.get_formatter()->label("OPTIONS", "");
+  app.get_formatter()->label("Positionals", "Arguments");
   app.get_formatter()->label("SUBCOMMAND", "VERB");
   app.get_formatter()->label("SUBCOMMANDS", "VERBS");
   app.footer(
@@ -142,6 +165,8 @@ void SetUp(CLI::App& app, Context& context) {
       "  5 no coordinator, 6 deadline, 7 denied, 8 budget, 9 stopped");
   AddGlobalOptions(app, context);
   AddRunCommands(app, context);
+  AddListCommands(app, context);
+  AddOrderCommands(app, context);
   AddWatchCommands(app, context);
   AddCheckpointCommands(app, context);
   AddConfigCommands(app, context);
@@ -154,30 +179,6 @@ void SetUp(CLI::App& app, Context& context) {
 }
 
 }  // namespace
-
-CLI::App* AddVerb(CLI::App& app, const std::string& name, const std::string& description,
-                  const std::string& group, const std::string& example) {
-  CLI::App* verb = app.add_subcommand(name, description);
-  // Global options may stand behind the verb as well.
-  verb->fallthrough();
-  if (!group.empty()) verb->group(group);
-  verb->footer(
-      absl::StrCat("Example:\n  ", example,
-                   "\n\nOptions of every verb: --socket, --timeout, -o json, --no-color; see "
-                   "`lockstep --help`."));
-  return verb;
-}
-
-void OnVerb(CLI::App* verb, Context& context, std::function<int()> function) {
-  verb->callback(
-      [&context, function = std::move(function)] { context.verb_exit_code = function(); });
-}
-
-Client MakeClient(const Context& context, double seconds) {
-  return Client(
-      {.socket = context.socket,
-       .timeout_seconds = context.timeout_seconds > 0 ? context.timeout_seconds : seconds});
-}
 
 int Main(int argc, char** argv) {
   // A reader that went away is seen by write(2).

@@ -72,7 +72,7 @@ void WriteChunk(Context& context, const v1::StreamLogsResponse& chunk) {
 
 // One connection: reads until the stream ends. `request` is moved on behind what was read.
 absl::Status ReadOnce(Context& context, Canceller& canceller, double first_answer_seconds,
-                      v1::StreamLogsRequest& request, bool& connected) {
+                      v1::StreamLogsRequest& request, int& attempt, bool& connected) {
   auto stub = Connect(context.socket);
   if (!stub.ok()) return stub.status();
   grpc::ClientContext call;
@@ -88,6 +88,8 @@ absl::Status ReadOnce(Context& context, Canceller& canceller, double first_answe
   while (!context.out.broken() && reader->Read(&chunk)) {
     connected = true;
     WriteChunk(context, chunk);
+    // An offset that falls is a log that begins: the newest attempt is another one now.
+    if (chunk.next_offset() < request.offset()) ++attempt;
     request.set_offset(chunk.next_offset());
   }
   if (context.out.broken()) call.TryCancel();
@@ -101,28 +103,30 @@ absl::Status ReadOnce(Context& context, Canceller& canceller, double first_answe
 int PrintLogs(Context& context, const LogOptions& options) {
   Interrupts interrupts;
   // Also the answer to "is there such a run, and does the coordinator answer at all".
-  v1::GetRunRequest which;
-  which.set_run(options.run);
-  auto run = MakeClient(context, kReadSeconds).Read(&ControlStub::GetRun, which);
+  auto run = FindRun(context, options.run);
   if (!run.ok()) return Fail(context, "logs", run.status());
 
   v1::StreamLogsRequest request;
-  request.set_run(run->run().run_id());
+  request.set_run(run->run_id());
   request.set_attempt(options.attempt);
   request.set_rank(options.mpirun ? -1 : options.rank);
   request.set_offset(-options.tail_bytes);
   request.set_follow(options.follow);
+  int attempt = run->attempt();  // Whose bytes `offset` counts when the newest was asked for.
   Canceller canceller(interrupts, context.out.fd());
   auto lost_at = std::chrono::steady_clock::time_point::max();
   const double patience = context.timeout_seconds > 0 ? context.timeout_seconds : 60;
   while (true) {
     bool connected = false;
-    const absl::Status status = ReadOnce(context, canceller, patience, request, connected);
+    const auto begun = std::chrono::steady_clock::now();
+    const absl::Status status = ReadOnce(context, canceller, patience, request, attempt, connected);
     if (canceller.signal() != 0) return 128 + canceller.signal();
     if (canceller.reader_gone() || context.out.broken()) return Code(config::ExitCode::kOk);
     if (status.ok()) return Code(config::ExitCode::kOk);
     if (!options.follow || !IsTransportFailure(status)) return Fail(context, "logs", status);
     const auto now = std::chrono::steady_clock::now();
+    // A call that was silent for a while was connected as well.
+    connected = connected || now - begun > std::chrono::seconds(1);
     if (connected || lost_at == std::chrono::steady_clock::time_point::max()) {
       lost_at = now;
       context.Say(
@@ -132,6 +136,11 @@ int PrintLogs(Context& context, const LogOptions& options) {
       return Fail(context, "logs", status);
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    if (auto now_run = FindRun(context, request.run());
+        options.attempt == 0 && now_run.ok() && now_run->attempt() > attempt) {
+      attempt = now_run->attempt();
+      request.set_offset(0);
+    }
   }
 }
 

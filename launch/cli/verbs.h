@@ -16,6 +16,8 @@ class App;
 namespace lockstep::cli {
 
 void AddRunCommands(CLI::App& app, Context& context);
+void AddOrderCommands(CLI::App& app, Context& context);
+void AddListCommands(CLI::App& app, Context& context);
 void AddWatchCommands(CLI::App& app, Context& context);
 void AddCheckpointCommands(CLI::App& app, Context& context);
 void AddConfigCommands(CLI::App& app, Context& context);
@@ -29,8 +31,20 @@ CLI::App* AddVerb(CLI::App& app, const std::string& name, const std::string& des
 /// What runs when the verb was asked for; the function returns the exit code.
 void OnVerb(CLI::App* verb, Context& context, std::function<int()> function);
 
+/// A verb of the group Runs that takes one run and nothing else.
+CLI::App* AddOneRunVerb(CLI::App& app, Context& context, const std::string& name,
+                        const std::string& description,
+                        int (*function)(Context&, const std::string&));
+
+/// The run by id, start of an id, or name.
+absl::StatusOr<v1::Run> FindRun(const Context& context, const std::string& run);
+
 /// A client whose calls wait for --timeout, or for `seconds` where it was not given.
 Client MakeClient(const Context& context, double seconds);
+
+inline constexpr const char* kRunsGroup = "Runs";
+inline constexpr const char* kWatchingGroup = "Watching";
+inline constexpr const char* kRunHelp = "Id, start of an id, or name of a run";
 
 // Reading is quick; an order is done only when every rank has acted and the state is on disk.
 inline constexpr double kReadSeconds = 5;

@@ -17,8 +17,6 @@ namespace {
 
 using config::ExitCode;
 
-constexpr const char* kGroup = "Watching";
-
 absl::StatusOr<std::vector<v1::Run>> RunsToWatch(Context& context,
                                                  const std::vector<std::string>& ids) {
   Client client = MakeClient(context, kReadSeconds);
@@ -69,24 +67,24 @@ void AddWatchCommands(CLI::App& app, Context& context) {
   auto ids = std::make_shared<std::vector<std::string>>();
   CLI::App* verb =
       AddVerb(app, "watch", "Follow runs until they end; all active ones when none is named",
-              kGroup, "lockstep watch 3fa1");
-  verb->add_option("RUN", *ids, "Ids, starts of ids, or names of runs");
+              kWatchingGroup, "lockstep watch 3fa1");
+  verb->add_option("RUN", *ids, "Ids, starts of ids, or names of runs")->type_name("");
   OnVerb(verb, context, [&context, ids] { return WatchVerb(context, *ids); });
 
   auto options = std::make_shared<LogOptions>();
-  verb = AddVerb(app, "logs", "What a rank of a run printed", kGroup,
+  verb = AddVerb(app, "logs", "What a rank of a run printed", kWatchingGroup,
                  "lockstep logs 3fa1 -f --rank 1");
-  verb->add_option("RUN", options->run, "Id, start of an id, or name of a run")->required();
+  verb->add_option("RUN", options->run, kRunHelp)->type_name("")->required();
   verb->add_flag("-f,--follow", options->follow, "Go on until the run ends");
   CLI::Option* rank = verb->add_option("--rank", options->rank, "Whose log")
-                          ->check(CLI::Range(0, 4095))
+                          ->check(CLI::Range(0, 4095).description(""))
                           ->capture_default_str();
   verb->add_flag("--mpirun", options->mpirun, "What mpirun itself printed")->excludes(rank);
   verb->add_option("--attempt", options->attempt, "Of which attempt; 0 is the newest")
-      ->check(CLI::Range(0, 1 << 30))
+      ->check(CLI::Range(0, 1 << 30).description(""))
       ->capture_default_str();
   verb->add_option("--tail", options->tail_bytes, "Only the last so many bytes")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::PositiveNumber.description(""))
       ->type_name("BYTES");
   OnVerb(verb, context, [&context, options] { return PrintLogs(context, *options); });
 }
