@@ -79,7 +79,7 @@ ControlServiceImpl::Unary* ControlServiceImpl::SubmitRun(Context* context,
   Submission submission = ParseSubmission(
       *request, {options_.slots, supervisor_.free_slots(), options_.cores, options_.allowed_roots});
   if (!submission.violations.empty()) return Ended(context, BadRequest(submission.violations));
-  if (!submission.denied.ok()) return Ended(context, ToGrpc(submission.denied));
+  if (!submission.refused.ok()) return Ended(context, ToGrpc(submission.refused));
   submission.spec.submitted_by = UserOf(*context);
   Unary* reactor = context->DefaultReactor();
   supervisor_.Submit(KeyOf(*request, "SubmitRun"), std::move(submission.spec),
@@ -292,8 +292,8 @@ ControlServiceImpl::Unary* ControlServiceImpl::Shutdown(Context* context,
                                                         v1::ShutdownResponse* response) {
   Unary* reactor = context->DefaultReactor();
   const auto end = [this, reactor] {
-    reactor->Finish(grpc::Status::OK);
     options_.shut_down();
+    reactor->Finish(grpc::Status::OK);
   };
   if (request->stop_runs()) {
     supervisor_.StopAll(end);

@@ -127,8 +127,8 @@ void Coordinator::Enter(Run& run, RunState to, std::string reason, Now now, bool
 
 absl::Status Coordinator::Submit(RunSpec spec, Now now) {
   if (spec.ranks < 1 || spec.ranks > options_.slots) {
-    return absl::InvalidArgumentError(absl::StrCat("resources.ranks: the run needs ", spec.ranks,
-                                                   " slots, the daemon has ", options_.slots));
+    return absl::ResourceExhaustedError(absl::StrCat("resources.ranks: the run needs ", spec.ranks,
+                                                     " slots, the daemon has ", options_.slots));
   }
   const auto [it, inserted] = runs_.try_emplace(spec.id);
   if (!inserted) return absl::AlreadyExistsError(absl::StrCat("run ", spec.id, " exists"));

@@ -112,7 +112,7 @@ class Coordinator {
   explicit Coordinator(CoordinatorOptions options);
 
   // --- What a person asks for.
-  /// INVALID_ARGUMENT: more ranks than there are slots. ALREADY_EXISTS: the id.
+  /// RESOURCE_EXHAUSTED: more ranks than there are slots. ALREADY_EXISTS: the id.
   absl::Status Submit(RunSpec spec, Now now);
   /// The id of the order that will finish; empty = it is so already. NOT_FOUND,
   /// FAILED_PRECONDITION (wrong state), RESOURCE_EXHAUSTED (resume past a limit).
@@ -188,6 +188,7 @@ class Coordinator {
     double hello_deadline = 0;  // After a restart with no gang on record.
     double limit_tried_at = 0;
     bool restored = false;
+    std::pair<int64_t, bool> checkpoint{-1, false};  // Step and success of the last report.
   };
 
   Run* Current(const std::string& id, int attempt);

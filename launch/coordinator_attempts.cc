@@ -105,9 +105,11 @@ absl::Status Coordinator::Hello(const HelloFacts& hello, Now now) {
     }
     Enter(run, RunState::kRunning, "", now);
   }
-  // What happened while nobody listened.
-  if (hello.held != run.held)
-    HoldChanged(hello.run_id, hello.attempt, hello.held, run.step, "", now);
+  // A hold that began while nobody listened. Its end is not read from here: this report may be
+  // older than the hold, and the rank keeps word of both for us.
+  if (hello.held && !run.held) {
+    HoldChanged(hello.run_id, hello.attempt, true, run.step, "", now);
+  }
   for (const Order& order : run.orders) {
     if (order.to_ranks) Emit(Action::Kind::kSendOrder, run).order = order;
   }
@@ -177,6 +179,10 @@ void Coordinator::CheckpointWritten(const std::string& id, int attempt,
                                     const CheckpointFacts& checkpoint, Now now) {
   Run* run = Current(id, attempt);
   if (run == nullptr) return;
+  // What was sent shortly before a stream broke comes again on the next one.
+  Live& live = LiveOf(*run);
+  if (live.checkpoint == std::make_pair(checkpoint.step, checkpoint.ok)) return;
+  live.checkpoint = {checkpoint.step, checkpoint.ok};
   if (checkpoint.ok) {
     ++run->checkpoints_ok;
     Count(run->checkpoint_write_counts, run->checkpoint_write_sum, checkpoint.write_seconds);

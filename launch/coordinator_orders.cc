@@ -152,7 +152,8 @@ absl::StatusOr<std::string> Coordinator::Resume(Run& run, Now now) {
 }
 
 absl::StatusOr<std::string> Coordinator::Checkpoint(Run& run, Now now) {
-  if (run.state != RunState::kRunning) return WrongState(run, OrderKind::kCheckpoint);
+  const bool held = run.state == RunState::kPaused && run.has_processes;
+  if (run.state != RunState::kRunning && !held) return WrongState(run, OrderKind::kCheckpoint);
   const std::string same = Outstanding(run, OrderKind::kCheckpoint);
   if (!same.empty()) return same;
   return AddOrder(run, OrderKind::kCheckpoint, "asked for", true, now);
@@ -279,15 +280,17 @@ void Coordinator::HoldChanged(const std::string& id, int attempt, bool held, int
   LiveOf(*run).changed_at = now.monotonic;
   if (held) {
     run->settled_step = step;
-    const bool by_order = run->state == RunState::kPausing &&
-                          !Outstanding(*run, OrderKind::kHold).empty() &&
-                          Outstanding(*run, OrderKind::kPause).empty();
-    if (by_order) {
-      // OrderDone follows with the checkpoint; only a hold with a trouble of its own ends it here.
-      if (!reason.empty()) OrderFailed(*run, OrderKind::kHold, reason, now);
+    const bool ordered = run->state == RunState::kPausing || run->state == RunState::kStopping;
+    if (ordered && !reason.empty() && run->kill_reason.empty()) {
+      // Nothing can be saved now; their memory is the only copy, so no deadline may end them.
+      Enter(*run, RunState::kPaused, absl::StrCat("held by the run: ", reason), now);
+      FinishOrders(*run, {OrderKind::kPause, OrderKind::kHold, OrderKind::kStop},
+                   absl::FailedPreconditionError(run->reason));
     } else if (run->state == RunState::kRunning || run->state == RunState::kStarting) {
       Enter(*run, RunState::kPaused,
             reason.empty() ? "held" : absl::StrCat("held by the run: ", reason), now);
+    } else if (run->state == RunState::kPaused && !reason.empty()) {
+      run->reason = absl::StrCat("held by the run: ", reason);
     }
   } else if (run->state == RunState::kPaused) {
     Enter(*run, RunState::kRunning, "resumed", now);

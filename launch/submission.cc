@@ -115,18 +115,19 @@ Submission ParseSubmission(const v1::SubmitRunRequest& request, const Submission
 
   config::RunConfig config = std::move(loaded.config);
   ResolveDataPath(request.working_directory(), config, submission.violations);
+  if (!submission.violations.empty()) return submission;
   if (config.resources.ranks == 0) {
     config.resources.ranks = context.free_slots > 0 ? context.free_slots : context.slots;
   }
   if (config.resources.ranks > context.slots) {
-    submission.violations.push_back(
-        {"resources.ranks", absl::StrCat("resources.ranks: the run needs ", config.resources.ranks,
-                                         " slots, the daemon has ", context.slots)});
+    submission.refused = absl::ResourceExhaustedError(
+        absl::StrCat("resources.ranks: the run needs ", config.resources.ranks,
+                     " slots, the daemon has ", context.slots));
+    return submission;
   }
-  if (!submission.violations.empty()) return submission;
   if (!config.data.path.empty()) {
-    submission.denied = CheckUnderRoots(config.data.path, context.allowed_roots);
-    if (!submission.denied.ok()) return submission;
+    submission.refused = CheckUnderRoots(config.data.path, context.allowed_roots);
+    if (!submission.refused.ok()) return submission;
   }
   const int ranks = config.resources.ranks;
   config = config::Resolve(std::move(config), {ranks, ranks, context.cores});

@@ -23,7 +23,8 @@ struct SubmissionContext {
 struct Submission {
   RunSpec spec;
   std::vector<FieldViolation> violations;  // Empty = the config is good.
-  absl::Status denied;                     // PERMISSION_DENIED: a path outside of the roots.
+  // PERMISSION_DENIED: a path outside of the roots. RESOURCE_EXHAUSTED: more ranks than slots.
+  absl::Status refused;
 };
 
 Submission ParseSubmission(const v1::SubmitRunRequest& request, const SubmissionContext& context);

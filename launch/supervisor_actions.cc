@@ -173,7 +173,8 @@ void Supervisor::Carry(const Action& action) {
     case Action::Kind::kSendOrder:
       for (const auto& [stream, session] : sessions_) {
         if (session.run == action.run && session.attempt == action.attempt) {
-          stream->Send(ToProto(action.order));
+          answers_.push_back(
+              [stream = stream, order = ToProto(action.order)] { stream->Send(order); });
         }
       }
       break;
@@ -246,7 +247,6 @@ void Supervisor::Publish() {
     changed_.insert(queued.begin(), queued.end());
     queued_ = std::move(queued);
   }
-  if (changed_.empty()) return;
   const Now now = ReadClocks();
   std::vector<std::pair<std::shared_ptr<RunWatcher>, std::shared_ptr<const v1::Run>>> told;
   {

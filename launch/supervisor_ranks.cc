@@ -79,7 +79,8 @@ void Supervisor::DoAttach(const v1::Hello& hello, RunSpec external,
   }
   spdlog::info("run {} attempt {} attached", session->run, session->attempt);
   sessions_.emplace(stream, *session);
-  stream->Welcome(session->run);
+  // Said once the run is stored and can be seen; orders come after it in the same line.
+  answers_.push_back([stream, run = session->run] { stream->Welcome(run); });
   if (hello.has_progress()) TakeProgress(*session, hello.progress(), now);
 }
 
@@ -170,6 +171,8 @@ void Supervisor::DoRankMessage(const std::shared_ptr<RankStream>& stream,
 void Supervisor::TakeProgress(const Session& session, const v1::Progress& progress, Now now) {
   const Run* run = coordinator_.Find(session.run);
   if (run == nullptr || run->attempt != session.attempt || !run->has_processes) return;
+  // A rank that failed before its first report has nothing to say here.
+  if (progress.wall_seconds() <= 0 && progress.step() == 0) return;
   Detail& detail = details_[session.run];
   if (run->progress_attempt != session.attempt) {
     AddToTotals(detail.progress, detail.totals);
