@@ -1,5 +1,4 @@
 """kill -9 of a rank, of mpirun, of the coordinator; a stopped rank: each run finishes by itself with the bits of an undisturbed one."""
-import json
 import os
 import signal
 import time
