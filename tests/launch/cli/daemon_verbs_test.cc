@@ -63,10 +63,13 @@ TEST_F(DaemonVerbsTest, StartHandsItsOptionsOn) {
                                   "oversubscribe=true", "--allow-root-mpirun"});
   EXPECT_EQ(result.code, 0) << result.err;
   const std::string log = Log();
-  for (const std::string& argument :
-       {"--config", (folder_.path() / "lockstepd.yaml").c_str(), "oversubscribe=true",
-        ("state_dir=" + state_.string()).c_str(), "metrics_address=127.0.0.1:0",
-        "allow_root_mpirun=true"}) {
+  const std::vector<std::string> arguments = {"--config",
+                                              (folder_.path() / "lockstepd.yaml").string(),
+                                              "oversubscribe=true",
+                                              "state_dir=" + state_.string(),
+                                              "metrics_address=127.0.0.1:0",
+                                              "allow_root_mpirun=true"};
+  for (const std::string& argument : arguments) {
     EXPECT_THAT(log, HasSubstr("argument " + argument + "\n"));
   }
 }

@@ -150,7 +150,7 @@ TEST_F(FollowTest, ATerminalGetsABarThatIsPaintedOver) {
   Process run({LOCKSTEP_PROGRAM, "run", "run.yaml"}, Options(/*terminal=*/true));
   ASSERT_TRUE(run.AwaitOut("new1 tiny-new1 QUEUED position 1"));
   Train("new1", 120);
-  ASSERT_TRUE(run.AwaitOut("[==>     ]  30% 120/400"));
+  ASSERT_TRUE(run.AwaitOut("]  30% 120/400"));
   EXPECT_THAT(run.out(), HasSubstr("\r\x1b[J"));
   End("new1", v1::RUN_STATE_COMPLETED);
   EXPECT_EQ(run.Wait(), 0);
