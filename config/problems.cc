@@ -32,13 +32,15 @@ std::vector<Problem> Problems::Take() && {
   return std::move(problems_);
 }
 
-std::string Printable(absl::string_view text) {
-  constexpr size_t kLongest = 60;
+namespace {
+
+// Without control characters, and with at most `longest` bytes and a bit.
+std::string Escaped(absl::string_view text, size_t longest) {
   std::string result;
   for (size_t i = 0; i < text.size(); ++i) {
     const auto byte = static_cast<unsigned char>(text[i]);
     // Cut between characters: a UTF-8 continuation byte belongs to the one before.
-    if (result.size() >= kLongest && (byte & 0xC0) != 0x80) return absl::StrCat(result, "…");
+    if (result.size() >= longest && (byte & 0xC0) != 0x80) return absl::StrCat(result, "…");
     if (byte < 0x20 || byte == 0x7F) {
       absl::StrAppend(&result, "\\x", absl::Hex(byte, absl::kZeroPad2));
     } else {
@@ -48,6 +50,13 @@ std::string Printable(absl::string_view text) {
   return result;
 }
 
+}  // namespace
+
+std::string Printable(absl::string_view text) {
+  constexpr size_t kLongest = 60;
+  return Escaped(text, kLongest);
+}
+
 std::string Quoted(absl::string_view text) {
   return absl::StrCat("'", Printable(text), "'");
 }
@@ -55,7 +64,8 @@ std::string Quoted(absl::string_view text) {
 std::string Problem::ToString() const {
   std::string result;
   if (!file.empty()) {
-    result = Printable(file);
+    // Whole, however long: an editor follows file:line:col.
+    result = Escaped(file, file.size());
     if (line > 0) absl::StrAppend(&result, ":", line, ":", column);
     result += ": ";
   }
