@@ -53,8 +53,10 @@ struct Field {
   size_t max_items = 1000;
   size_t max_length = 4096;          // Bytes of a text.
   std::vector<std::string> choices;  // kChoice
-  std::string pattern;       // kText: ECMAScript regular expression for all of it; empty = any.
-  std::string pattern_note;  // The same for people.
+  // kText: a regular expression from ^ to $ that POSIX (extended) and ECMAScript read alike; empty
+  // = any text.
+  std::string pattern;
+  std::string pattern_note;           // The same for people.
   std::vector<Duration::Unit> units;  // kDuration: units that make sense; zero length always does.
   bool nonzero = false;               // kDuration
   std::string default_note;           // Where the default is no single value: what to tell people.

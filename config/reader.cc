@@ -1,8 +1,9 @@
 #include "config/reader.h"
 
+#include <regex.h>
+
 #include <charconv>
 #include <optional>
-#include <regex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +17,15 @@ namespace {
 
 std::string Join(const std::string& path, const std::string& key) {
   return path.empty() ? key : absl::StrCat(path, ".", key);
+}
+
+// `text` holds no NUL.
+bool Matches(const std::string& text, const std::string& pattern) {
+  regex_t regex;
+  if (regcomp(&regex, pattern.c_str(), REG_EXTENDED | REG_NOSUB) != 0) return false;
+  const bool matches = regexec(&regex, text.c_str(), 0, nullptr, 0) == 0;
+  regfree(&regex);
+  return matches;
 }
 
 class Reader {
@@ -194,13 +204,17 @@ class Reader {
              absl::StrCat("put it in quotes: \"", Printable(node.text), "\""));
       return false;
     }
-    // The length first: a regular expression must never meet a long text.
     if (node.text.size() > field.max_length) {
       Refuse(node.place, path, absl::StrCat("has ", node.text.size(), " bytes"),
              absl::StrCat("expected at most ", field.max_length));
       return false;
     }
-    if (!field.pattern.empty() && !std::regex_match(node.text, std::regex(field.pattern))) {
+    // A quoted text can spell one, and every path would end there.
+    if (node.text.find('\0') != std::string::npos) {
+      Refuse(node.place, path, "holds a NUL character", absl::StrCat("expected ", Expected(field)));
+      return false;
+    }
+    if (!field.pattern.empty() && !Matches(node.text, field.pattern)) {
       Refuse(node.place, path, absl::StrCat(Quoted(node.text), " does not fit"),
              absl::StrCat("expected ", Expected(field)));
       return false;

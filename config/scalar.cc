@@ -122,14 +122,20 @@ std::string TextToYaml(absl::string_view text) {
                      Classify(text, false).kind == ScalarKind::kText;
   if (plain) return std::string(text);
   std::string result = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      absl::StrAppend(&result, "\\", std::string(1, c));
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    // U+0080 to U+009F are control characters too: 0xC2 and the code point itself.
+    const bool wide_control =
+        byte == 0xC2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xA0;
+    if (text[i] == '"' || text[i] == '\\') {
+      absl::StrAppend(&result, "\\", text.substr(i, 1));
     } else if (byte < 0x20 || byte == 0x7F) {
       absl::StrAppend(&result, "\\x", absl::Hex(byte, absl::kZeroPad2));
+    } else if (wide_control) {
+      const auto code_point = static_cast<unsigned char>(text[++i]);
+      absl::StrAppend(&result, "\\x", absl::Hex(code_point, absl::kZeroPad2));
     } else {
-      result += c;
+      result += text[i];
     }
   }
   result += '"';

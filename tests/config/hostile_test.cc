@@ -107,7 +107,9 @@ TEST(Hostile, LaughsAndCyclesAreOnlyAliases) {
   }
   ExpectFirst(Refused("billion laughs", laughs), 1, 5, "anchor");
   ExpectFirst(Refused("cycle", "&a [*a]"), 1, 1, "anchor");
-  ExpectFirst(Refused("cyclic mapping", "{name: a, data: &d {augment: *d}}"), 1, 17, "anchor");
+  const std::string cycle =
+      "{name: a, training: {duration: 1ep, global_batch_size: 1}, data: &d {augment: *d}}";
+  ExpectFirst(Refused("cyclic mapping", cycle), 1, static_cast<int>(cycle.find('&')) + 1, "anchor");
   ExpectFirst(Refused("unknown alias", "name: *nothing\n"), 1, 7, "not valid YAML");
   ExpectFirst(
       Refused("anchors",
@@ -129,6 +131,13 @@ TEST(Hostile, BytesThatAreNoTextAreRefusedWhereTheyStand) {
   ExpectFirst(Refused("above U+10FFFF", "name: \xf4\x90\x80\x80\n"), 1, 7, "UTF-8");
   ExpectFirst(Refused("UTF-16", "\xff\xfen\0a\0"s), 1, 1, "UTF-8");
   ExpectFirst(Refused("after wide characters", "name: \"日本\x01\"\n"), 1, 10, "control");
+}
+
+TEST(Hostile, ANulSpelledOutIsRefused) {
+  const std::string rest = "training: {duration: 1ep, global_batch_size: 1}\n";
+  ExpectFirst(Refused("name", "name: \"a\\0\"\n" + rest), 1, 7, "NUL");
+  ExpectFirst(Refused("path", "name: a\ndata: {kind: cifar10, path: \"/a\\x00b\"}\n" + rest), 2, 29,
+              "NUL");
 }
 
 TEST(Hostile, EmptyTextMissesItsKeys) {
