@@ -198,8 +198,8 @@ class PngReader {
     }
     if (setjmp(jump_) != 0) return false;
     png_set_read_fn(png_, this, OnRead);
-    png_set_chunk_cache_max(png_, 128);         // Texts and the like: not ours,
-    png_set_chunk_malloc_max(png_, 16u << 20);  // and they may be bombs themselves.
+    // Texts, colour profiles and the like are skipped: not ours, and they may be bombs themselves.
+    png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
     png_read_info(png_, info_);
     return true;
   }

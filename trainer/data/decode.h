@@ -2,9 +2,10 @@
 // crash, hang or exhaust memory. The format is told by the bytes, not by the file's name.
 //
 // Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; transparency is dropped (the colour
-// below it stays). Truncated and damaged pictures are errors, never half a picture: damage that the
-// JPEG library would only warn of is an error too, apart from stray bytes and odd markers that do
-// not touch the pixels. Functions may be called from many threads at once.
+// below it stays), and a camera's note on which side is up is not followed: both as torchvision's
+// ImageFolder does. Truncated and damaged pictures are errors, never half a picture: damage that
+// the JPEG library would only warn of is an error too, apart from stray bytes and odd markers that
+// do not touch the pixels. Functions may be called from many threads at once.
 #pragma once
 
 #include <cstddef>

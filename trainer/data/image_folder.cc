@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <memory>
@@ -97,7 +98,8 @@ std::vector<std::string> ListFolders(const fs::path& folder) {
   try {
     for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
       std::string name = entry.path().filename().string();
-      if (name.front() != '.' && entry.is_directory()) names.push_back(std::move(name));
+      std::error_code error;
+      if (name.front() != '.' && entry.is_directory(error)) names.push_back(std::move(name));
     }
   } catch (const fs::filesystem_error& error) {
     FailFolder(folder, "cannot list the folder: " + error.code().message());
@@ -119,7 +121,8 @@ void ListClass(const fs::path& folder, uint32_t label, Listing& listing) {
   try {
     for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
       std::string name = entry.path().filename().string();
-      if (entry.is_directory()) {
+      std::error_code error;  // A link that leads nowhere counts as a file: opening it will tell.
+      if (entry.is_directory(error)) {
         ++folders;
       } else if (name.front() != '.' && IsPictureName(entry.path())) {
         listing.pictures.push_back({label, std::move(name)});
@@ -344,6 +347,12 @@ class ImageFolder final : public Dataset {
     std::map<int64_t, std::string> problems;  // Guarded by mutex; the first ones only.
     int64_t bad = 0;                          // Guarded by mutex.
     std::atomic<int64_t> next{0};
+    const auto note = [&](int64_t index, std::string problem) {
+      const std::scoped_lock lock(mutex);
+      ++bad;
+      problems.emplace(index, std::move(problem));
+      if (problems.size() > kNamedPictures) problems.erase(std::prev(problems.end()));
+    };
     const auto inspect = [&] {
       constexpr int64_t kChunk = 64;
       while (true) {
@@ -352,11 +361,10 @@ class ImageFolder final : public Dataset {
         for (int64_t i = begin; i < std::min(size(), begin + kChunk); ++i) {
           try {
             sizes[static_cast<size_t>(i)] = Inspect(PathOf(i));
-          } catch (const std::exception& error) {
-            const std::scoped_lock lock(mutex);
-            ++bad;
-            problems.emplace(i, error.what());
-            if (problems.size() > kNamedPictures) problems.erase(std::prev(problems.end()));
+          } catch (const DataError& error) {
+            note(i, error.what());
+          } catch (const std::exception& error) {  // Out of memory.
+            note(i, PathOf(i) + ": " + error.what());
           }
         }
       }
