@@ -63,6 +63,7 @@ absl::StatusOr<std::vector<fs::path>> StepFolders(const fs::path& folder) {
   }
   if (error && error.value() != ENOENT) return FileError(error.value(), "list", folder);
   std::vector<fs::path> paths;
+  paths.reserve(found.size());
   for (const auto& [step, path] : found) paths.push_back(path);
   return paths;
 }
@@ -158,7 +159,7 @@ absl::Status CheckpointStore::Commit(int64_t step, const CheckpointContents& con
   if (metric && !std::isfinite(*metric)) metric.reset();
 
   const fs::path final_path = PathOf(step);
-  const absl::Status existing = Verify(final_path);
+  absl::Status existing = Verify(final_path);
   if (existing.ok()) return existing;
   // A damaged one makes way for the new one. One that a newer version wrote does not, nor one that
   // cannot be read for a reason outside of it.

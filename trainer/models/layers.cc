@@ -79,9 +79,9 @@ Linear ModelTensors::AddLinear(const std::string& name, LinearShape shape, Weigh
 at::Tensor ModelTensors::AddWeight(const std::string& name, at::IntArrayRef sizes,
                                    WeightInit init) {
   at::Tensor values = at::empty(sizes);
-  const auto area = static_cast<double>(values.numel() / (sizes[0] * sizes[1]));
-  const double fan_in = static_cast<double>(sizes[1]) * area;
-  const double fan_out = static_cast<double>(sizes[0]) * area;
+  // numel is out x in x kernel area.
+  const auto fan_in = static_cast<double>(values.numel()) / static_cast<double>(sizes[0]);
+  const auto fan_out = static_cast<double>(values.numel()) / static_cast<double>(sizes[1]);
   switch (init.kind) {
     case WeightInit::Kind::kNormalFanOut:
       values.normal_(0.0, init.gain / std::sqrt(fan_out), generator_);
