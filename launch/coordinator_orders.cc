@@ -13,6 +13,11 @@ absl::Status WrongState(const Run& run, OrderKind kind, const std::string& hint 
                                                     hint.empty() ? std::string() : "; " + hint));
 }
 
+absl::Status Superseded(OrderKind by) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("another order came after it: ", OrderName(by)));
+}
+
 }  // namespace
 
 std::string Coordinator::AddOrder(Run& run, OrderKind kind, const std::string& reason,
@@ -102,10 +107,11 @@ absl::StatusOr<std::string> Coordinator::Pause(Run& run, bool hold, const std::s
       const std::string same = Outstanding(run, kind);
       if (!same.empty()) return same;
       if (hold) return WrongState(run, kind, "its processes are about to end");
-      return AddOrder(run, kind, reason, !run.kill_reason.empty() ? false : true, now);
+      return AddOrder(run, kind, reason, run.kill_reason.empty(), now);
     }
     case RunState::kPaused:
       if (!run.has_processes || hold) return std::string();
+      FinishOrders(run, {OrderKind::kResume}, Superseded(OrderKind::kPause));
       Enter(run, RunState::kPausing, reason, now);
       return AddOrder(run, kind, reason, true, now);
     case RunState::kRecovering: {
@@ -179,6 +185,8 @@ absl::StatusOr<std::string> Coordinator::Stop(Run& run, const std::string& reaso
   }
   const bool being_killed = !run.kill_reason.empty();
   const bool not_trained_yet = run.state == RunState::kStarting;
+  FinishOrders(run, {OrderKind::kPause, OrderKind::kHold, OrderKind::kResume},
+               Superseded(OrderKind::kStop));
   Enter(run, RunState::kStopping, reason, now);
   std::string order =
       AddOrder(run, OrderKind::kStop, reason, !being_killed && !not_trained_yet, now);
@@ -202,6 +210,8 @@ absl::StatusOr<std::string> Coordinator::Kill(Run& run, const std::string& reaso
   }
   const std::string same = Outstanding(run, OrderKind::kKill);
   if (!same.empty()) return same;
+  FinishOrders(run, {OrderKind::kPause, OrderKind::kHold, OrderKind::kResume},
+               Superseded(OrderKind::kKill));
   if (run.state != RunState::kStopping) Enter(run, RunState::kStopping, reason, now);
   std::string order = AddOrder(run, OrderKind::kKill, reason, false, now);
   KillGang(run, reason, now);
@@ -261,15 +271,16 @@ void Coordinator::OrderDone(const std::string& id, int attempt, const OrderOutco
 
 void Coordinator::OrderFailed(Run& run, OrderKind kind, const std::string& error, Now now) {
   const std::string what = absl::StrCat(OrderName(kind), " failed: ", error);
-  const bool leaves_pausing =
-      run.state == RunState::kPausing && (kind == OrderKind::kPause || kind == OrderKind::kHold);
+  FinishOrders(run, {kind}, absl::FailedPreconditionError(what));
+  const bool leaves_pausing = run.state == RunState::kPausing && run.kill_reason.empty() &&
+                              Outstanding(run, OrderKind::kPause).empty() &&
+                              Outstanding(run, OrderKind::kHold).empty();
   const bool leaves_stopping =
       run.state == RunState::kStopping && kind == OrderKind::kStop && run.kill_reason.empty();
   if (leaves_pausing || leaves_stopping) {
     // The ranks go on as they were: held when something must be mended first, else running.
     Enter(run, run.held ? RunState::kPaused : RunState::kRunning, what, now);
   }
-  FinishOrders(run, {kind}, absl::FailedPreconditionError(what));
 }
 
 void Coordinator::HoldChanged(const std::string& id, int attempt, bool held, int64_t step,
