@@ -39,7 +39,8 @@ class Communicator {
   virtual at::Tensor Allocate(int64_t elements) = 0;
 
   /// Element-wise sum over ranks, in place; contiguous float32, float64 or int64. Every rank gets
-  /// the same bits: the terms are added in rank order. An empty tensor is allowed.
+  /// the same bits, again when repeated: the terms are added in rank order (the sums of several
+  /// hosts in the order that MPI chooses). An empty tensor is allowed.
   virtual void AllReduce(const at::Tensor& tensor) = 0;
   virtual void Wait() = 0;
 
@@ -48,7 +49,8 @@ class Communicator {
   virtual void Barrier() = 0;
 
   /// Makes every collective of every rank, those under way too, throw CommunicatorLost with
-  /// `reason`. Safe from any thread, also twice.
+  /// `reason`; the first reason is kept. Safe from any thread, also twice. Reaches the ranks of
+  /// this host at once; those of other hosts find out at their deadline.
   virtual void Abort(std::string_view reason) noexcept = 0;
 };
 

@@ -1,6 +1,6 @@
 // MPI as this program uses it: who am I, who is on my host, and the communicator for this machine.
 //
-// The only header of ours that stands for MPI; mpi.h is included by the .cc files of comm/ alone.
+// What the rest of the trainer sees of MPI; mpi.h is included inside comm/ alone.
 // MPI is used from the main thread (MPI_THREAD_FUNNELED).
 #pragma once
 

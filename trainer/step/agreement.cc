@@ -1,5 +1,6 @@
 #include "trainer/step/agreement.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 
@@ -35,6 +36,7 @@ void Agreement::Cast(Vote vote) noexcept {
 
 void Agreement::Fill(const at::Tensor& vector, const at::Tensor& loss_sum,
                      const at::Tensor& correct, int64_t samples, double arrival_seconds) {
+  const at::NoGradGuard no_grad;  // A loss that still carries its graph is welcome.
   const uint32_t votes = pending_.exchange(0);
   at::Tensor mine = at::empty({VectorSize(world_size_)}, at::kFloat);
   auto* values = mine.mutable_data_ptr<float>();

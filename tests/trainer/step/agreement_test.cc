@@ -117,6 +117,16 @@ TEST(AgreementTest, TheVectorMayBeReusedForTheNextStep) {
   });
 }
 
+TEST(AgreementTest, TakesALossThatStillCarriesItsGraph) {
+  Agreement agreement(1, 0);
+  const at::Tensor vector = at::zeros({Agreement::VectorSize(1)}, at::kFloat);
+  const at::Tensor weight = at::full({}, 3.0, at::kFloat).set_requires_grad(true);
+  agreement.Fill(vector, weight.mul(2.0), at::zeros({}), 1, 0.0);
+  EXPECT_FALSE(vector.requires_grad());
+  agreement.Exchange(vector, 0);
+  EXPECT_DOUBLE_EQ(agreement.Drain().loss, 6.0);
+}
+
 Agreement* signalled = nullptr;
 
 TEST(AgreementTest, VotesMayBeCastFromASignalHandler) {
