@@ -2,7 +2,6 @@
 
 #include <ATen/ops/empty.h>
 
-#include <cmath>
 #include <mutex>
 #include <stdexcept>
 #include <string>

@@ -35,14 +35,16 @@ struct BatchesOptions {
 };
 
 // Training batches, endless, in step order. Next() blocks until the batch is there and rethrows
-// what a loader thread threw.
+// what a loader thread threw, at the step it belongs to and on every later call. One thread may
+// call; the data set must outlive this. Constructing throws std::invalid_argument when the numbers
+// do not fit together.
 class Batches {
  public:
   Batches(const Dataset& dataset, const BatchesOptions& options);
   ~Batches();  // Joins the threads.
   Batch Next();
   double steps_per_epoch() const;
-  int64_t samples_read() const;
+  int64_t samples_read() const;  // By this rank, in the batches that Next() gave out.
 
  private:
   struct Impl;
@@ -58,7 +60,7 @@ class EvalBatches {
   EvalBatches(const Dataset& dataset, const BatchesOptions& options);
   ~EvalBatches();
   int64_t count() const;
-  Batch Next();
+  Batch Next();  // As above, count() times; then std::out_of_range. `step` counts from 0.
 
  private:
   struct Impl;

@@ -6,28 +6,23 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cctype>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <iterator>
-#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <span>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "trainer/data/decode.h"
+#include "trainer/data/image_listing.h"
 #include "trainer/data/resize.h"
 
 namespace lockstep::trainer {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr size_t kNamedPictures = 20;                // Bad pictures named in one message.
 constexpr size_t kMaxFileBytes = size_t{256} << 20;  // No picture is larger.
@@ -77,123 +72,6 @@ class File {
   int descriptor_ = -1;
   size_t size_ = 0;
 };
-
-struct Entry {
-  uint32_t label = 0;
-  std::string name;  // Within its class's folder.
-};
-
-struct Listing {
-  std::vector<Entry> pictures;
-  int64_t other_files = 0;
-};
-
-[[noreturn]] void FailFolder(const fs::path& folder, const std::string& what) {
-  throw DataError(folder.string() + ": " + what);
-}
-
-// Folders within `folder`, sorted by name; hidden ones left out.
-std::vector<std::string> ListFolders(const fs::path& folder) {
-  std::vector<std::string> names;
-  try {
-    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-      std::string name = entry.path().filename().string();
-      std::error_code error;
-      if (name.front() != '.' && entry.is_directory(error)) names.push_back(std::move(name));
-    }
-  } catch (const fs::filesystem_error& error) {
-    FailFolder(folder, "cannot list the folder: " + error.code().message());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-bool IsPictureName(const fs::path& path) {
-  std::string extension = path.extension().string();
-  for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return extension == ".jpg" || extension == ".jpeg" || extension == ".png";
-}
-
-void ListClass(const fs::path& folder, uint32_t label, Listing& listing) {
-  const size_t before = listing.pictures.size();
-  const int64_t others_before = listing.other_files;
-  int64_t folders = 0;
-  try {
-    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-      std::string name = entry.path().filename().string();
-      std::error_code error;  // A link that leads nowhere counts as a file: opening it will tell.
-      if (entry.is_directory(error)) {
-        ++folders;
-      } else if (name.front() != '.' && IsPictureName(entry.path())) {
-        listing.pictures.push_back({label, std::move(name)});
-      } else {
-        ++listing.other_files;
-      }
-    }
-  } catch (const fs::filesystem_error& error) {
-    FailFolder(folder, "cannot list the folder: " + error.code().message());
-  }
-  if (listing.pictures.size() == before) {
-    FailFolder(folder, "the class has no pictures: no *.jpg, *.jpeg or *.png lies in its folder (" +
-                           std::to_string(listing.other_files - others_before) +
-                           " other files and " + std::to_string(folders) +
-                           " folders do); add pictures or remove the folder");
-  }
-  std::sort(listing.pictures.begin() + static_cast<std::ptrdiff_t>(before), listing.pictures.end(),
-            [](const Entry& a, const Entry& b) { return a.name < b.name; });
-}
-
-struct Folders {
-  fs::path train;
-  fs::path eval;
-};
-
-Folders FindSplits(const fs::path& path) {
-  std::error_code error;
-  if (!fs::is_directory(path, error)) {
-    FailFolder(path,
-               "no such folder; data.path must name the folder that holds train/ and val/ "
-               "or test/");
-  }
-  Folders folders{path / "train", path / "val"};
-  if (!fs::is_directory(folders.eval, error)) folders.eval = path / "test";
-  if (!fs::is_directory(folders.train, error)) {
-    FailFolder(path, "has no folder train/; expected train/<class>/*.jpg");
-  }
-  if (!fs::is_directory(folders.eval, error)) {
-    FailFolder(path,
-               "has neither val/ nor test/; expected val/<class>/*.jpg with the held-out "
-               "pictures");
-  }
-  return folders;
-}
-
-// The class folders of both splits, which must be the same.
-std::vector<std::string> ListClasses(const Folders& folders) {
-  std::vector<std::string> train = ListFolders(folders.train);
-  const std::vector<std::string> eval = ListFolders(folders.eval);
-  if (train.empty()) {
-    FailFolder(folders.train,
-               "has no pictures: no class folders in it; expected one folder per "
-               "class with its pictures");
-  }
-  std::vector<std::string> missing;
-  std::set_difference(train.begin(), train.end(), eval.begin(), eval.end(),
-                      std::back_inserter(missing));
-  if (!missing.empty()) {
-    FailFolder(folders.eval, "has no folder for class '" + missing.front() + "' that " +
-                                 folders.train.string() + " has (" +
-                                 std::to_string(missing.size()) + " such classes)");
-  }
-  std::set_difference(eval.begin(), eval.end(), train.begin(), train.end(),
-                      std::back_inserter(missing));
-  if (!missing.empty()) {
-    FailFolder(folders.train, "has no folder for class '" + missing.front() + "' that " +
-                                  folders.eval.string() + " has (" +
-                                  std::to_string(missing.size()) + " such classes)");
-  }
-  return train;
-}
 
 // A picture's size, from its header. Most encoders' headers end within the first few kilobytes. A
 // file that does not end like a picture is decoded as a whole: it is truncated, or has something
@@ -258,18 +136,10 @@ class PictureCache {
 
 class ImageFolder final : public Dataset {
  public:
-  explicit ImageFolder(const ImageFolderOptions& options) : image_size_(options.image_size) {
-    const Folders folders = FindSplits(options.path);
-    folder_ = options.split == Split::kTrain ? folders.train : folders.eval;
-    classes_ = ListClasses(folders);
-    for (size_t label = 0; label < classes_.size(); ++label) {
-      ListClass(folder_ / classes_[label], static_cast<uint32_t>(label), listing_);
-    }
-    if (listing_.pictures.size() >= std::numeric_limits<uint32_t>::max()) {
-      FailFolder(folder_, "more than 2^32 pictures");
-    }
+  explicit ImageFolder(const ImageFolderOptions& options)
+      : image_size_(options.image_size), listing_(ListImages(options.path, options.split)) {
     const std::vector<PictureSize> sizes = InspectAll(options.threads);
-    size_ = image_size_ > 0 ? PictureSize{image_size_, image_size_} : CommonSize(folders, sizes);
+    size_ = image_size_ > 0 ? PictureSize{image_size_, image_size_} : CommonSize(sizes);
     const int64_t decoded_bytes = size() * static_cast<int64_t>(picture_bytes());
     if (decoded_bytes < options.cache_bytes) {
       cache_ = std::make_unique<PictureCache>(size(), picture_bytes());
@@ -280,11 +150,12 @@ class ImageFolder final : public Dataset {
   int width() const override { return size_.width; }
   int height() const override { return size_.height; }
   int channels() const override { return 3; }
-  const std::vector<std::string>& classes() const override { return classes_; }
+  const std::vector<std::string>& classes() const override { return listing_.classes; }
 
   void Read(int64_t index, Sample& sample) const override {
     if (index < 0 || index >= size()) {
-      FailFolder(folder_, "sample " + std::to_string(index) + " of " + std::to_string(size()));
+      throw DataError(listing_.folder.string() + ": sample " + std::to_string(index) + " of " +
+                      std::to_string(size()));
     }
     sample.label = listing_.pictures[static_cast<size_t>(index)].label;
     Picture& picture = sample.picture;
@@ -296,13 +167,13 @@ class ImageFolder final : public Dataset {
       picture.pixels.assign(cached, cached + picture_bytes());
       return;
     }
-    DecodeFile(PathOf(index), picture);
+    DecodeFile(listing_.PathOf(index), picture);
     if (cache_) cache_->Add(index, picture.pixels);
   }
 
   std::string Describe() const override {
-    std::string text = "image_folder " + folder_.string() + ": " + std::to_string(size()) +
-                       " pictures, " + std::to_string(classes_.size()) + " classes, " +
+    std::string text = "image_folder " + listing_.folder.string() + ": " + std::to_string(size()) +
+                       " pictures, " + std::to_string(listing_.classes.size()) + " classes, " +
                        std::to_string(size_.width) + "x" + std::to_string(size_.height);
     if (listing_.other_files > 0) {
       text += ", " + std::to_string(listing_.other_files) + " other files left out";
@@ -313,10 +184,6 @@ class ImageFolder final : public Dataset {
  private:
   size_t picture_bytes() const {
     return static_cast<size_t>(size_.width) * static_cast<size_t>(size_.height) * 3;
-  }
-  std::string PathOf(int64_t index) const {
-    const Entry& entry = listing_.pictures[static_cast<size_t>(index)];
-    return (folder_ / classes_[entry.label] / entry.name).string();
   }
 
   void DecodeFile(const std::string& path, Picture& picture) const {
@@ -360,11 +227,11 @@ class ImageFolder final : public Dataset {
         if (begin >= size()) return;
         for (int64_t i = begin; i < std::min(size(), begin + kChunk); ++i) {
           try {
-            sizes[static_cast<size_t>(i)] = Inspect(PathOf(i));
+            sizes[static_cast<size_t>(i)] = Inspect(listing_.PathOf(i));
           } catch (const DataError& error) {
             note(i, error.what());
           } catch (const std::exception& error) {  // Out of memory.
-            note(i, PathOf(i) + ": " + error.what());
+            note(i, listing_.PathOf(i) + ": " + error.what());
           }
         }
       }
@@ -377,7 +244,7 @@ class ImageFolder final : public Dataset {
       inspect();
     }
     if (bad == 0) return sizes;
-    std::string message = folder_.string() + ": " + std::to_string(bad) + " of " +
+    std::string message = listing_.folder.string() + ": " + std::to_string(bad) + " of " +
                           std::to_string(size()) + " pictures cannot be used; repair or remove:";
     for (const auto& [index, problem] : problems) message += "\n  " + problem;
     if (bad > static_cast<int64_t>(problems.size())) {
@@ -387,29 +254,22 @@ class ImageFolder final : public Dataset {
   }
 
   // The one size that every picture of both splits should have: that of the first training picture.
-  PictureSize CommonSize(const Folders& folders, const std::vector<PictureSize>& sizes) const {
-    PictureSize expected = sizes.front();
-    std::string first = PathOf(0);
-    if (folder_ != folders.train) {
-      Listing train;
-      ListClass(folders.train / classes_.front(), 0, train);
-      first = (folders.train / classes_.front() / train.pictures.front().name).string();
-      expected = Inspect(first);
-    }
+  PictureSize CommonSize(const std::vector<PictureSize>& sizes) const {
+    const std::string first = listing_.first_training_picture.string();
+    const PictureSize expected = Inspect(first);
     for (size_t i = 0; i < sizes.size(); ++i) {
       if (sizes[i] == expected) continue;
-      throw DataError(PathOf(static_cast<int64_t>(i)) + ": " + std::to_string(sizes[i].width) +
-                      "x" + std::to_string(sizes[i].height) + " pixels, but " + first + " has " +
-                      std::to_string(expected.width) + "x" + std::to_string(expected.height) +
+      throw DataError(listing_.PathOf(static_cast<int64_t>(i)) + ": " +
+                      std::to_string(sizes[i].width) + "x" + std::to_string(sizes[i].height) +
+                      " pixels, but " + first + " has " + std::to_string(expected.width) + "x" +
+                      std::to_string(expected.height) +
                       "; set data.image_size to bring all pictures to one size");
     }
     return expected;
   }
 
   const int image_size_;
-  fs::path folder_;
-  std::vector<std::string> classes_;
-  Listing listing_;
+  const ImageListing listing_;
   PictureSize size_;
   std::unique_ptr<PictureCache> cache_;  // Thread-safe, filled by Read.
 };

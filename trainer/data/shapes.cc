@@ -135,7 +135,8 @@ Scene DrawScene(CounterRng& rng, int size) {
 }
 
 uint8_t ToByte(float value) {
-  return static_cast<uint8_t>(std::clamp(value, 0.0f, 1.0f) * 255.0f + 0.5f);
+  const float scaled = std::clamp(value, 0.0f, 1.0f) * 255.0f + 0.5f;  // Truncation then rounds.
+  return static_cast<uint8_t>(scaled);
 }
 
 void Paint(const Scene& scene, CounterRng& rng, int size, uint8_t* out) {

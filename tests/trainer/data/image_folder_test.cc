@@ -241,6 +241,7 @@ TEST_F(ImageFolderTest, ManyThreadsReadTheSamePictures) {
   std::atomic<int> wrong{0};
   {
     std::vector<std::jthread> threads;
+    threads.reserve(4);
     for (int t = 0; t < 4; ++t) {
       threads.emplace_back([&] {
         Sample mine;

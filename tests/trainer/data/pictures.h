@@ -113,6 +113,7 @@ inline Encoded EncodePng(const PngSpec& spec, const std::vector<uint8_t>& rows) 
   png_write_info(png, info);
   const size_t row_bytes = png_get_rowbytes(png, info);
   std::vector<png_bytep> pointers;
+  pointers.reserve(static_cast<size_t>(spec.height));
   for (int y = 0; y < spec.height; ++y) {
     pointers.push_back(const_cast<uint8_t*>(rows.data()) + static_cast<size_t>(y) * row_bytes);
   }

@@ -76,6 +76,7 @@ TEST(SampleOrder, EpochsAndSeedsHaveDifferentOrders) {
   SampleOrder other(2, 100, 100);
   const auto indices = [](const std::vector<SampleRef>& refs) {
     std::vector<int64_t> result;
+    result.reserve(refs.size());
     for (const SampleRef& ref : refs) result.push_back(ref.index);
     return result;
   };
