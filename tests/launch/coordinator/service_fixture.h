@@ -15,6 +15,7 @@
 #include "launch/control_service.h"
 #include "launch/rank_service.h"
 #include "launch/supervisor.h"
+#include "temporary_folder.h"
 
 namespace lockstep::launch {
 
@@ -25,22 +26,6 @@ model: {name: cnn, cnn: {blocks: [{filters: 4}]}}
 training: {duration: 100st, global_batch_size: 8}
 restart: {backoff_seconds: 0.05}
 )";
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "lockstep-XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 class ServiceTest : public ::testing::Test {
  protected:
