@@ -72,6 +72,13 @@ class PlaceFinder {
   std::vector<size_t> continuations_;  // Positions of UTF-8 continuation bytes.
 };
 
+Node MakeNode(Node::Kind kind, const Place& place) {
+  Node node;
+  node.kind = kind;
+  node.place = place;
+  return node;
+}
+
 class TreeBuilder : public YAML::EventHandler {
  public:
   TreeBuilder(const PlaceFinder& places, Problems& problems, Node& root)
@@ -91,7 +98,7 @@ class TreeBuilder : public YAML::EventHandler {
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
     problems_.Add(places_.At(mark), PathHere(), "an alias (*) is not allowed",
                   "write the value out in full");
-    Put({.kind = Node::Kind::kInvalid, .place = places_.At(mark)});
+    Put(MakeNode(Node::Kind::kInvalid, places_.At(mark)));
   }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& value) override {
@@ -130,7 +137,7 @@ class TreeBuilder : public YAML::EventHandler {
   // Reports anchors and tags. The mark of a node with properties is the first property's.
   Node StartNode(const YAML::Mark& mark, Node::Kind kind, const std::string& tag,
                  YAML::anchor_t anchor) {
-    Node node{.kind = kind, .place = places_.At(mark)};
+    Node node = MakeNode(kind, places_.At(mark));
     if (anchor != 0) {
       problems_.Add(node.place, PathHere(), "an anchor (&) is not allowed",
                     "write the value out in full where it is needed");
@@ -164,7 +171,7 @@ class TreeBuilder : public YAML::EventHandler {
   void Pop() {
     Node node = std::move(open_.back().node);
     if (open_.back().invalid) {
-      node = Node{.kind = Node::Kind::kInvalid, .place = node.place};
+      node = MakeNode(Node::Kind::kInvalid, node.place);
     }
     open_.pop_back();
     Put(std::move(node));
@@ -213,7 +220,9 @@ class TreeBuilder : public YAML::EventHandler {
       return;
     }
     open.key_is_bad = false;
-    open.member = Member{.key = std::move(node.text), .place = node.place, .value = {}};
+    open.member.key = std::move(node.text);
+    open.member.place = node.place;
+    open.member.value = Node();
   }
 
   // Path of the node that would be placed next.
@@ -268,7 +277,7 @@ bool ParseYaml(std::string_view text, const std::string& file, Positions positio
   constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   const PlaceFinder places(text, file, positions);
-  root = Node{.kind = Node::Kind::kNull, .place = places.AtByte(0)};
+  root = MakeNode(Node::Kind::kNull, places.AtByte(0));
   if (!Screen(text, places, problems)) return false;
   TreeBuilder builder(places, problems, root);
   try {

@@ -32,11 +32,11 @@ struct Node {
     kMapping,
   };
   Kind kind = Kind::kNull;
-  Place place = {};
-  std::string text = {};             // kScalar
-  bool quoted = false;               // kScalar: in quotes or a block, so certainly text.
-  std::vector<Node> items = {};      // kSequence
-  std::vector<Member> members = {};  // kMapping, in the file's order, each key once.
+  Place place;
+  std::string text;             // kScalar
+  bool quoted = false;          // kScalar: in quotes or a block, so certainly text.
+  std::vector<Node> items;      // kSequence
+  std::vector<Member> members;  // kMapping, in the file's order, each key once.
 
   const Member* Find(std::string_view key) const;
   Member* Find(std::string_view key);
