@@ -1,6 +1,5 @@
 // The promise of the whole: ranks on shards of a batch train as one rank on all of it.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include <mutex>
 

@@ -1,7 +1,7 @@
 #include "trainer/step/optimizer.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/optim.h>
 
 #include "tests/trainer/step/small_net.h"
 #include "trainer/comm/threads.h"

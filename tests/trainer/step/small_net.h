@@ -2,6 +2,7 @@
 // it.
 #pragma once
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <torch/nn.h>
 
 #include <memory>
