@@ -92,7 +92,7 @@ TEST(Hostile, AHundredThousandLevelsAreTooLargeAlready) {
 }
 
 TEST(Hostile, SizeIsRefusedWithTheFirstByteTooMuch) {
-  ExpectFirst(Refused("100 MB", std::string(100'000'000, 'a')), 1, 65537, "100000000 bytes");
+  ExpectFirst(Refused("100 MB", Repeat("a", 100'000'000)), 1, 65537, "100000000 bytes");
   ExpectFirst(Refused("a million keys",
                       Numbered(1'000'000, [](size_t i) { return absl::StrCat("k", i, ": 1\n"); })),
               7406, 2, "bytes");

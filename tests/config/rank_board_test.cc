@@ -81,6 +81,7 @@ TEST(RankBoard, MayBeOpenedByManyAtOnce) {
   for (int round = 0; round < 50; ++round) {
     const auto path = folder.path() / std::to_string(round);
     std::vector<std::jthread> ranks;
+    ranks.reserve(4);
     for (int rank = 0; rank < 4; ++rank) {
       ranks.emplace_back([&path, rank] {
         absl::StatusOr<RankBoard> board = RankBoard::Open(path, 4);
