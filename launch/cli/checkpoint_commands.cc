@@ -106,7 +106,7 @@ void AddCheckpointCommands(CLI::App& app, Context& context) {
                  "lockstep checkpoints verify 3fa1 --step 400");
   verb->add_option("RUN", verified->first, kRunHelp)->type_name("")->required();
   verb->add_option("--step", verified->second, "Only the checkpoint of this step")
-      ->check(CLI::PositiveNumber.description(""));
+      ->check(PositiveValidator());
   OnVerb(verb, context,
          [&context, verified] { return VerifyVerb(context, verified->first, verified->second); });
 }

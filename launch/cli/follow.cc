@@ -233,7 +233,7 @@ std::vector<std::string> Narrator::Tell(const v1::Run& run, double now, const st
     say(DescribeState(run, options_.color));
   }
   if (options_.plain_progress && run.state() == v1::RUN_STATE_RUNNING && progress.step() > 0 &&
-      progress.step() != told.progress_step &&
+      progress.samples_per_second() > 0 && progress.step() != told.progress_step &&
       now - told.progress_at >= options_.progress_every_seconds) {
     told.progress_step = progress.step();
     told.progress_at = now;
@@ -276,8 +276,7 @@ config::ExitCode Outcome(const v1::Run& run) {
 
 std::string Summary(const v1::Run& run, bool color) {
   const v1::Progress& progress = run.progress();
-  std::string text = absl::StrCat("run ", run.run_id(), " (", Printable(run.name()), ") ",
-                                  ColoredState(run.state(), color));
+  std::string text = absl::StrCat("run ", Label(run), " ", ColoredState(run.state(), color));
   if (run.has_started() && run.has_ended()) {
     const auto seconds = static_cast<double>(run.ended().seconds() - run.started().seconds());
     absl::StrAppend(&text, " after ", FormatSeconds(seconds));

@@ -9,6 +9,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "config/rank_board.h"
 #include "launch/cli/format.h"
 #include "launch/cli/progress.h"
@@ -198,9 +199,11 @@ std::string Description(const v1::Run& run, bool color) {
   fields.emplace_back("started", when(run.has_started(), run.started()));
   fields.emplace_back("ended", when(run.has_ended(), run.ended()));
   if (run.has_progress()) AddProgressFields(run, fields);
-  fields.emplace_back("checkpoint", run.has_last_checkpoint()
-                                        ? DescribeCheckpoint(run.last_checkpoint())
-                                        : "none yet");
+  fields.emplace_back("checkpoint",
+                      run.has_last_checkpoint()
+                          ? std::string(absl::StripPrefix(DescribeCheckpoint(run.last_checkpoint()),
+                                                          "checkpoint of "))
+                          : "none yet");
   fields.emplace_back("cost", FormatCost(run.cost(), run.currency()));
   fields.emplace_back("files", Printable(run.run_dir()));
   return RenderFields(fields);
@@ -225,9 +228,9 @@ void AddList(CLI::App& app, Context& context) {
   verb->add_option("--state", options->states, "Only runs in these states, e.g. running,paused")
       ->delimiter(',')
       ->type_name("STATE");
-  verb->add_option("-n,--limit", options->limit, "Runs a page")
+  verb->add_option("-n,--limit", options->limit, "Runs a page; 20 if not given")
       ->check(CLI::Range(1, 500).description(""))
-      ->capture_default_str();
+      ->type_name("N");
   verb->add_flag("-a,--all", options->all, "Every page");
   verb->add_flag("--ids", options->ids, "Only the ids, one a line");
   verb->add_option("--page-token", options->page_token, "The page after the one that named it");

@@ -22,7 +22,7 @@ void AddGlobalOptions(CLI::App& app, Context& context) {
       ->type_name("PATH");
   app.add_option("--timeout", context.timeout_seconds,
                  "Wait so long for an answer; default 5 s, 600 s for orders")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(PositiveValidator())
       ->type_name("SECONDS");
   app.add_option_function<std::string>(
          "-o,--output",

@@ -27,6 +27,11 @@ std::string StepText(const v1::Progress& progress) {
   return text;
 }
 
+// A step's figures are read one step late, so the first report of an attempt has none.
+bool HasMeasured(const v1::Progress& progress) {
+  return progress.loss() != 0 || progress.samples_per_second() > 0;
+}
+
 bool HasStarted(const v1::Run& run) {
   return run.has_progress() && (run.progress().step() > 0 || run.progress().steps() > 0);
 }
@@ -62,6 +67,11 @@ std::string ColoredState(v1::RunState state, bool color) {
     default:
       return name;
   }
+}
+
+std::string Label(const v1::Run& run) {
+  if (run.name().empty() || absl::StartsWith(run.run_id(), run.name())) return run.run_id();
+  return absl::StrCat(run.run_id(), " (", Printable(run.name()), ")");
 }
 
 bool EndedByBudget(const v1::Run& run) {
@@ -107,7 +117,9 @@ std::string ProgressLine(const v1::Run& run, const BarStyle& style, double idle_
   const bool moving = run.state() == v1::RUN_STATE_RUNNING;
   std::vector<Part> parts;
   parts.push_back({100, run.run_id()});
-  parts.push_back({40, Clip(Printable(run.name()), 24)});
+  if (!absl::StartsWith(run.run_id(), run.name())) {
+    parts.push_back({40, Clip(Printable(run.name()), 24)});
+  }
   if (!moving) parts.push_back({95, ColoredState(run.state(), style.color)});
   if (run.state() == v1::RUN_STATE_QUEUED && run.queue_position() > 0) {
     parts.push_back({90, absl::StrCat("position ", run.queue_position())});
@@ -121,9 +133,11 @@ std::string ProgressLine(const v1::Run& run, const BarStyle& style, double idle_
     }
     parts.push_back({60, StepText(progress)});
     parts.push_back({35, absl::StrCat("epoch ", FormatEpoch(progress.epoch()))});
-    parts.push_back({55, absl::StrCat("loss ", FormatNumber(progress.loss()))});
-    parts.push_back({50, absl::StrCat("top1 ", FormatRatio(progress.top1()))});
-    if (moving) {
+    if (HasMeasured(progress)) {
+      parts.push_back({55, absl::StrCat("loss ", FormatNumber(progress.loss()))});
+      parts.push_back({50, absl::StrCat("top1 ", FormatRatio(progress.top1()))});
+    }
+    if (moving && HasMeasured(progress)) {
       parts.push_back({45, absl::StrCat(FormatRate(progress.samples_per_second()), "/s")});
       if (progress.eta_seconds() >= 0) {
         parts.push_back({70, absl::StrCat("ETA ", FormatSeconds(progress.eta_seconds()))});
@@ -201,7 +215,8 @@ std::string DescribeState(const v1::Run& run, bool color) {
     absl::StrAppend(&text, ", position ", run.queue_position());
   }
   if (!run.reason().empty()) absl::StrAppend(&text, ": ", Printable(run.reason()));
-  if (run.attempt() > 1 && !IsFinal(run.state())) {
+  if (run.attempt() > 1 && !IsFinal(run.state()) &&
+      !absl::StrContains(run.reason(), absl::StrCat("attempt ", run.attempt()))) {
     absl::StrAppend(&text, " (attempt ", run.attempt(), ")");
   }
   return text;

@@ -13,6 +13,9 @@ bool IsFinal(v1::RunState state);           // COMPLETED, STOPPED, FAILED
 std::string StateName(v1::RunState state);  // "RUNNING"
 std::string ColoredState(v1::RunState state, bool color);
 
+/// What to call a run in a sentence: its id, and its name where the id does not begin with it.
+std::string Label(const v1::Run& run);
+
 /// Ended because its budget of money or time was used up. The coordinator says so at the start of
 /// the reason ("budget: …").
 bool EndedByBudget(const v1::Run& run);

@@ -62,9 +62,8 @@ int SubmitVerb(Context& context, const char* verb, const SubmitOptions& options)
   } else {
     // The id alone, so that `id=$(lockstep submit FILE)` works.
     context.out.Write(run->run_id() + "\n");
-    context.Say(absl::StrCat("run ", run->run_id(), " (", run->name(), ") is ",
-                             DescribeState(*run, false), "; `lockstep watch ", run->run_id(),
-                             "` follows it"));
+    context.Say(absl::StrCat("run ", Label(*run), " is ", DescribeState(*run, false),
+                             "; `lockstep watch ", run->run_id(), "` follows it"));
   }
   return Code(ExitCode::kOk);
 }
@@ -83,8 +82,8 @@ int RunVerb(Context& context, const SubmitOptions& options) {
   auto run = Submit(context, options);
   if (!run.ok()) return SubmitFailed(context, "run", run.status());
   const std::string id = run->run_id();
-  context.Say(absl::StrCat("run ", id, " (", run->name(), ") in ", run->run_dir(),
-                           "; Ctrl-C leaves it running"));
+  context.Say(
+      absl::StrCat("run ", Label(*run), " in ", run->run_dir(), "; Ctrl-C leaves it running"));
   const Followed followed = Follow(context, interrupts, {*run}, {});
   if (followed.signal != 0) return Left(context, id, followed.signal);
   if (followed.reader_gone) return Code(ExitCode::kOk);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace lockstep::cli {
@@ -30,6 +31,17 @@ CLI::App* AddOneRunVerb(CLI::App& app, Context& context, const std::string& name
   verb->add_option("RUN", *run, kRunHelp)->type_name("")->required();
   OnVerb(verb, context, [&context, run, function] { return function(context, *run); });
   return verb;
+}
+
+CLI::Validator PositiveValidator() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        double number = 0;
+        return absl::SimpleAtod(text, &number) && number > 0 && number < 1e9
+                   ? std::string()
+                   : absl::StrCat("expected a number above 0, not ", text);
+      },
+      "");
 }
 
 void OnVerb(CLI::App* verb, Context& context, std::function<int()> function) {

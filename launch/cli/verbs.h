@@ -11,7 +11,8 @@
 
 namespace CLI {
 class App;
-}
+class Validator;
+}  // namespace CLI
 
 namespace lockstep::cli {
 
@@ -35,6 +36,9 @@ void OnVerb(CLI::App* verb, Context& context, std::function<int()> function);
 CLI::App* AddOneRunVerb(CLI::App& app, Context& context, const std::string& name,
                         const std::string& description,
                         int (*function)(Context&, const std::string&));
+
+/// Takes numbers above 0, and says so in plain words.
+CLI::Validator PositiveValidator();
 
 /// The run by id, start of an id, or name.
 absl::StatusOr<v1::Run> FindRun(const Context& context, const std::string& run);

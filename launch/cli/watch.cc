@@ -76,17 +76,23 @@ void AddWatchCommands(CLI::App& app, Context& context) {
                  "lockstep logs 3fa1 -f --rank 1");
   verb->add_option("RUN", options->run, kRunHelp)->type_name("")->required();
   verb->add_flag("-f,--follow", options->follow, "Go on until the run ends");
-  CLI::Option* rank = verb->add_option("--rank", options->rank, "Whose log")
+  CLI::Option* rank = verb->add_option("--rank", options->rank, "Whose log; 0 if not given")
                           ->check(CLI::Range(0, 4095).description(""))
-                          ->capture_default_str();
-  verb->add_flag("--mpirun", options->mpirun, "What mpirun itself printed")->excludes(rank);
-  verb->add_option("--attempt", options->attempt, "Of which attempt; 0 is the newest")
-      ->check(CLI::Range(0, 1 << 30).description(""))
-      ->capture_default_str();
+                          ->type_name("N");
+  verb->add_flag("--mpirun", options->mpirun, "What mpirun itself printed, instead of a rank");
+  verb->add_option("--attempt", options->attempt, "Of which attempt; the newest if not given")
+      ->check(CLI::Range(1, 1 << 30).description(""))
+      ->type_name("N");
   verb->add_option("--tail", options->tail_bytes, "Only the last so many bytes")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(PositiveValidator())
       ->type_name("BYTES");
-  OnVerb(verb, context, [&context, options] { return PrintLogs(context, *options); });
+  OnVerb(verb, context, [&context, options, rank] {
+    if (options->mpirun && rank->count() > 0) {
+      return Fail(context, "logs",
+                  absl::InvalidArgumentError("--rank and --mpirun exclude each other"));
+    }
+    return PrintLogs(context, *options);
+  });
 }
 
 }  // namespace lockstep::cli

@@ -16,6 +16,7 @@ v1::Run Running() {
   run.set_state(v1::RUN_STATE_RUNNING);
   run.set_attempt(1);
   run.mutable_progress()->set_step(10);
+  run.mutable_progress()->set_samples_per_second(100);
   return run;
 }
 

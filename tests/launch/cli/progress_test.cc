@@ -136,6 +136,30 @@ TEST(DescribeTest, AStateComesWithItsReasonAndAttempt) {
   EXPECT_EQ(DescribeState(run, false), "RECOVERING: rank 1 was killed by signal 9 (attempt 2)");
 }
 
+TEST(DescribeTest, AnAttemptIsToldOnce) {
+  v1::Run run = Training();
+  run.set_state(v1::RUN_STATE_STARTING);
+  run.set_reason("attempt 2");
+  run.set_attempt(2);
+  EXPECT_EQ(DescribeState(run, false), "STARTING: attempt 2");
+}
+
+TEST(DescribeTest, ANameIsNotSaidTwice) {
+  v1::Run run = Training();
+  EXPECT_EQ(Label(run), "3fa1c2 (cifar10-resnet18)");
+  run.set_run_id("cifar10-resnet18-8qk2");
+  EXPECT_EQ(Label(run), "cifar10-resnet18-8qk2");
+}
+
+TEST(ProgressLineTest, FiguresThatAreNotThereYetAreNotShown) {
+  v1::Run run = Training();
+  run.mutable_progress()->set_loss(0);
+  run.mutable_progress()->set_samples_per_second(0);
+  const std::string line = ProgressLine(run, {.columns = 160});
+  EXPECT_THAT(line, Not(HasSubstr("loss")));
+  EXPECT_THAT(line, HasSubstr("1,234/5,000"));
+}
+
 TEST(DescribeTest, AUsedUpBudgetIsToldFromOtherEnds) {
   v1::Run run = Training();
   run.set_state(v1::RUN_STATE_STOPPED);

@@ -101,7 +101,7 @@ TEST_F(VerbsTest, DescribeShowsEverything) {
   EXPECT_EQ(result.code, 0) << result.err;
   for (const char* text :
        {"a1b2c3", "rank 1 came back", "2 (1 restart)", "120 of 400 (30.0%)", "by ann",
-        "backward 55.0%", "checkpoint of step 100: 1.2 MiB", "/runs/a1b2c3", "0.0123 EUR"}) {
+        "backward 55.0%", "step 100: 1.2 MiB in 0.1s", "/runs/a1b2c3", "0.0123 EUR"}) {
     EXPECT_THAT(result.out, HasSubstr(text));
   }
 }
