@@ -60,6 +60,10 @@ Session::Session(const TrainSetup& setup)
   report_ = std::make_unique<Report>(setup_.directory, clock_, setup_.link, reporting);
   saver_ = std::make_unique<Saver>(config_, setup_.directory, setup_.attempt, setup_.communicator,
                                    *report_);
+  if (root()) {
+    report_->Say("training on " + train_data_->Describe());
+    report_->Say("evaluating on " + eval_data_->Describe());
+  }
   Restore();
 }
 
