@@ -180,9 +180,7 @@ Check CheckSocket(const std::string& socket) {
   return {"socket", Level::kOk, socket, ""};
 }
 
-Check CheckCoordinator(const Context& context) {
-  Client client = MakeClient(context, kReadSeconds);
-  auto status = client.Read(&ControlStub::GetStatus, v1::GetStatusRequest());
+Check CheckCoordinator(const absl::StatusOr<v1::GetStatusResponse>& status) {
   if (status.ok()) {
     return {"coordinator", Level::kOk,
             absl::StrCat("pid ", status->pid(), ", ", status->free_slots(), " of ", status->slots(),
@@ -190,12 +188,12 @@ Check CheckCoordinator(const Context& context) {
             ""};
   }
   // None is a normal state of a fresh host; one that does not answer is not.
-  const Level level = absl::IsUnavailable(status.status()) ? Level::kWarn : Level::kFail;
-  return {"coordinator", level, std::string(status.status().message()),
-          level == Level::kWarn
-              ? "`lockstep daemon start` starts one"
-              : "look at lockstepd.log in its state folder; `kill -9` it and start it "
-                "again: runs go on meanwhile"};
+  const bool none = absl::IsUnavailable(status.status());
+  return {
+      "coordinator", none ? Level::kWarn : Level::kFail, std::string(status.status().message()),
+      none ? "`lockstep daemon start` starts one"
+           : "look at lockstepd.log in its state folder; `kill -9` it and start it again: runs go "
+             "on meanwhile"};
 }
 
 Check CheckGpu() {
@@ -206,17 +204,19 @@ Check CheckGpu() {
 }
 
 int DoctorVerb(Context& context) {
+  const auto status =
+      MakeClient(context, kReadSeconds).Read(&ControlStub::GetStatus, v1::GetStatusRequest());
   const std::vector<Check> checks = {
       CheckDaemonProgram(),
       CheckTrainer(),
       CheckMpirun(),
       CheckCores(),
       CheckMemory(),
-      CheckDisk(config::DefaultStateDir()),
+      CheckDisk(status.ok() ? fs::path(status->state_dir()) : config::DefaultStateDir()),
       CheckSharedMemory(),
       CheckUser(),
       CheckSocket(context.socket),
-      CheckCoordinator(context),
+      CheckCoordinator(status),
       CheckGpu(),
   };
   const bool failed = std::any_of(checks.begin(), checks.end(),

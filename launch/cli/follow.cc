@@ -58,7 +58,7 @@ class Follower {
     One& one = followed_[run.run_id()];
     order_.push_back(run.run_id());
     Show(one, run);
-    if (IsFinal(run.state())) return;
+    if (IsOver(run)) return;
     ++open_;
     one.open = true;
     one.stream = std::make_unique<RunStream>(
@@ -103,6 +103,7 @@ class Follower {
     double heard_at = 0;
     bool open = false;
     bool lost = false;
+    bool told_waits = false;
     std::unique_ptr<RunStream> stream;
   };
 
@@ -154,6 +155,12 @@ class Follower {
     }
     const std::string clock = FormatClock(static_cast<double>(time(nullptr)));
     for (const std::string& line : narrator_.Tell(run, one.heard_at, clock)) view_.Print(line);
+    const bool waits = run.state() == v1::RUN_STATE_PAUSED && !IsOver(run);
+    if (waits && !std::exchange(one.told_waits, waits)) {
+      Talk(absl::StrCat("  hint: `lockstep resume ", run.run_id(),
+                        "` goes on; Ctrl-C leaves it paused"));
+    }
+    one.told_waits = waits;
   }
 
   void Paint() {
@@ -269,7 +276,7 @@ Followed Follow(Context& context, Interrupts& interrupts, std::vector<v1::Run> r
 
 config::ExitCode Outcome(const v1::Run& run) {
   if (run.state() == v1::RUN_STATE_COMPLETED) return config::ExitCode::kOk;
-  if (EndedByBudget(run)) return config::ExitCode::kBudget;
+  if (OutOfBudget(run)) return config::ExitCode::kBudget;
   if (run.state() == v1::RUN_STATE_STOPPED) return config::ExitCode::kStopped;
   return config::ExitCode::kRunFailed;
 }

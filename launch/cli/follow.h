@@ -71,7 +71,7 @@ struct Followed {
   absl::Status status;        // Why following ended before the runs did.
 };
 
-/// Follows `runs` until all have ended.
+/// Follows `runs` until all are over: ended, or paused for good because the budget is used up.
 Followed Follow(Context& context, Interrupts& interrupts, std::vector<v1::Run> runs,
                 const FollowOptions& options);
 

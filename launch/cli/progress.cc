@@ -74,9 +74,14 @@ std::string Label(const v1::Run& run) {
   return absl::StrCat(run.run_id(), " (", Printable(run.name()), ")");
 }
 
-bool EndedByBudget(const v1::Run& run) {
-  return run.state() != v1::RUN_STATE_COMPLETED && IsFinal(run.state()) &&
-         absl::StartsWithIgnoreCase(run.reason(), "budget");
+bool OutOfBudget(const v1::Run& run) {
+  const bool rests = run.state() == v1::RUN_STATE_PAUSED || run.state() == v1::RUN_STATE_STOPPED ||
+                     run.state() == v1::RUN_STATE_FAILED;
+  return rests && absl::StartsWith(run.reason(), "budget:");
+}
+
+bool IsOver(const v1::Run& run) {
+  return IsFinal(run.state()) || OutOfBudget(run);
 }
 
 double DoneRatio(const v1::Run& run) {
@@ -120,7 +125,7 @@ std::string ProgressLine(const v1::Run& run, const BarStyle& style, double idle_
   if (!absl::StartsWith(run.run_id(), run.name())) {
     parts.push_back({40, Clip(Printable(run.name()), 24)});
   }
-  if (!moving) parts.push_back({95, ColoredState(run.state(), style.color)});
+  if (!moving || !HasStarted(run)) parts.push_back({95, ColoredState(run.state(), style.color)});
   if (run.state() == v1::RUN_STATE_QUEUED && run.queue_position() > 0) {
     parts.push_back({90, absl::StrCat("position ", run.queue_position())});
   }

@@ -16,9 +16,11 @@ std::string ColoredState(v1::RunState state, bool color);
 /// What to call a run in a sentence: its id, and its name where the id does not begin with it.
 std::string Label(const v1::Run& run);
 
-/// Ended because its budget of money or time was used up. The coordinator says so at the start of
-/// the reason ("budget: …").
-bool EndedByBudget(const v1::Run& run);
+/// At rest because its budget of money or time is used up. The coordinator pauses such a run, does
+/// not let it go on, and says so at the start of the reason ("budget: …").
+bool OutOfBudget(const v1::Run& run);
+/// Nothing more will happen by itself or by `resume`: it has ended, or is out of budget.
+bool IsOver(const v1::Run& run);
 
 struct BarStyle {
   int columns = 80;

@@ -100,6 +100,12 @@ int RunVerb(Context& context, const SubmitOptions& options) {
                              "` shows what rank 0 said, `lockstep logs ", id,
                              " --mpirun` what mpirun said"));
   }
+  if (last.state() == v1::RUN_STATE_PAUSED) {
+    context.Say(
+        absl::StrCat("  hint: `lockstep stop ", id,
+                     "` closes it and keeps its checkpoints; to train longer, submit a run with a "
+                     "higher limit under `cost:`"));
+  }
   return Code(Outcome(last));
 }
 

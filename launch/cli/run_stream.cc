@@ -118,7 +118,7 @@ bool RunStream::ListenOnce(bool& lost) {
       Emit(StreamEvent::Kind::kBack);
     }
     sequence_ = response.run().sequence();
-    final = IsFinal(response.run().state());
+    final = IsOver(response.run());
     queue_.Push({StreamEvent::Kind::kRun, options_.run_id, response.run(), absl::OkStatus()});
   }
   if (final) call.TryCancel();

@@ -26,7 +26,7 @@ struct StreamEvent {
     kLost,   // The coordinator went away; the stream keeps trying.
     kBack,   // It is there again.
     kError,  // The last event of its stream: `status` says why there is no more.
-    kEnd,    // The last event of its stream: the run has ended.
+    kEnd,    // The last event of its stream: the run is over.
   };
   Kind kind = Kind::kRun;
   std::string run_id;

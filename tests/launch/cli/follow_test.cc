@@ -85,6 +85,7 @@ TEST_F(FollowTest, RunEndsWithTheRunsOutcome) {
       {v1::RUN_STATE_COMPLETED, "", 0},
       {v1::RUN_STATE_FAILED, "NONFINITE_LOSS at step 120", 1},
       {v1::RUN_STATE_STOPPED, "stopped by ann", 9},
+      {v1::RUN_STATE_PAUSED, "budget: ran for 4 s, cost.max_time is 4 s", 8},
       {v1::RUN_STATE_STOPPED, "budget: cost 5.0100 EUR, cost.max_cost is 5.0000", 8}};
   for (const auto& [state, reason, code] : ends) {
     Process run({LOCKSTEP_PROGRAM, "run", "run.yaml"}, Options());
@@ -94,6 +95,21 @@ TEST_F(FollowTest, RunEndsWithTheRunsOutcome) {
     EXPECT_THAT(run.out(), HasSubstr(reason));
     if (code == 1) EXPECT_THAT(run.err(), HasSubstr("lockstep logs new1"));
   }
+}
+
+TEST_F(FollowTest, APausedRunIsFollowedOnAndSaysHowItGoesOn) {
+  Process run({LOCKSTEP_PROGRAM, "run", "run.yaml"}, Options());
+  ASSERT_TRUE(run.AwaitOut("QUEUED"));
+  coordinator_.Change("new1", [](v1::Run& one) {
+    one.set_state(v1::RUN_STATE_PAUSED);
+    one.set_reason("pause asked for by ann");
+  });
+  ASSERT_TRUE(run.AwaitOut("PAUSED: pause asked for by ann"));
+  ASSERT_TRUE(run.AwaitErr("lockstep resume new1"));
+  Train("new1", 130);
+  ASSERT_TRUE(run.AwaitOut("step 130/400"));
+  End("new1", v1::RUN_STATE_COMPLETED);
+  EXPECT_EQ(run.Wait(), 0);
 }
 
 TEST_F(FollowTest, CtrlCLeavesTheRunAloneAndSaysHowToGoOn) {

@@ -89,6 +89,12 @@ TEST(ProgressLineTest, AQueuedRunShowsItsPlaceAndNoBar) {
   EXPECT_EQ(ProgressLine(run, {.columns = 160}), "3fa1c2 cifar10-resnet18 QUEUED position 3");
 }
 
+TEST(ProgressLineTest, ARunThatHasNotMadeAStepShowsItsState) {
+  v1::Run run = Training();
+  run.mutable_progress()->set_step(0);
+  EXPECT_EQ(ProgressLine(run, {.columns = 160}), "3fa1c2 cifar10-resnet18 RUNNING");
+}
+
 TEST(ProgressLineTest, APausedRunHasNoRateAndNoTimeToGo) {
   v1::Run run = Training();
   run.set_state(v1::RUN_STATE_PAUSED);
@@ -164,11 +170,17 @@ TEST(DescribeTest, AUsedUpBudgetIsToldFromOtherEnds) {
   v1::Run run = Training();
   run.set_state(v1::RUN_STATE_STOPPED);
   run.set_reason("stopped by ann");
-  EXPECT_FALSE(EndedByBudget(run));
+  EXPECT_FALSE(OutOfBudget(run));
+  EXPECT_TRUE(IsOver(run));
   run.set_reason("budget: cost 5.0100 EUR, cost.max_cost is 5.0000");
-  EXPECT_TRUE(EndedByBudget(run));
-  run.set_state(v1::RUN_STATE_STOPPING);
-  EXPECT_FALSE(EndedByBudget(run));
+  EXPECT_TRUE(OutOfBudget(run));
+  run.set_state(v1::RUN_STATE_PAUSED);
+  EXPECT_TRUE(IsOver(run));
+  run.set_state(v1::RUN_STATE_PAUSING);
+  EXPECT_FALSE(IsOver(run));
+  run.set_state(v1::RUN_STATE_PAUSED);
+  run.set_reason("pause asked for by ann");
+  EXPECT_FALSE(IsOver(run));
 }
 
 }  // namespace
