@@ -240,8 +240,23 @@ Failure Classify() {
   }
 }
 
+config::Machine MachineOf(const World& world) {
+  return {world.size(), world.ranks_on_host(),
+          static_cast<int>(std::thread::hardware_concurrency())};
+}
+
+// mpirun decides the world size, which may contradict the file: three samples for four ranks.
+void CheckWorld(const Arguments& arguments, const World& world, RunConfig config) {
+  config.resources.ranks = world.size();
+  const auto checked =
+      config::LoadRunConfig(config::ToYaml(config::Resolve(config, MachineOf(world))),
+                            absl::StrCat(arguments.config_file, " with mpirun -np ", world.size()));
+  if (!checked.ok()) throw Refusal{TrainerExit::kBadConfig, checked.Report()};
+}
+
 int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
   RunConfig config = LoadConfig(arguments, world);
+  CheckWorld(arguments, world, config);
   const RunDirectory directory(arguments.run_dir.empty()
                                    ? std::filesystem::path("runs") / config.name
                                    : std::filesystem::path(arguments.run_dir));
@@ -258,8 +273,7 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
   }
   KeepThreads(directory, config);
   config.resources.ranks = world.size();
-  config = config::Resolve(config, {world.size(), world.ranks_on_host(),
-                                    static_cast<int>(std::thread::hardware_concurrency())});
+  config = config::Resolve(config, MachineOf(world));
   CloseClasses(config);
   if (world.rank() == 0) {
     const absl::Status written =

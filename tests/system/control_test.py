@@ -115,7 +115,7 @@ class ControlTest(support.Daemon):
         started = {r: self.describe(r)["started"] for r in (urgent, second, third)}
         self.assertLessEqual(started[urgent], started[second])
         self.assertLessEqual(started[second], started[third])
-        refused = self.cli("submit", str(self.write("big.yaml", config(ranks=64, batch=64))), expect=2)
+        refused = self.cli("submit", str(self.write("big.yaml", config(ranks=64, batch=64))), expect=8)
         self.assertIn("slots", refused.stderr)
 
     def test_a_wrong_file_is_refused_with_every_problem(self):

@@ -56,7 +56,7 @@ class CrashTest(support.Daemon):
         self.assertEqual(trainers_of(self.run_dir(run)), {}, "no orphan may be left")
 
     def test_kill_coordinator_for_twenty_seconds(self):
-        self.text = slow_config(steps=400, sections=SECTIONS)
+        self.text = slow_config(steps=100000, sections=SECTIONS)
         run = self.start()
         before = trainers_of(self.run_dir(run))
         self.daemon.kill()

@@ -71,6 +71,12 @@ class FailureTest(support.Folder):
         self.assertRegex(out, r"run\.yaml:\d+:\d+: .*optimiser.*optimizer")
         self.assertFalse((self.folder / "run").exists())
 
+    def test_more_ranks_than_samples_in_a_batch_is_refused(self):
+        file = self.write("run.yaml", config(batch=2, ranks=2))
+        out = self.train(3, file, self.folder / "run", expect=2)
+        self.assertIn("too few for 3 ranks", out)
+        self.assertFalse((self.folder / "run").exists())
+
     def test_missing_data_is_named(self):
         file = self.write("run.yaml", config(sections={"data": "{kind: cifar10, path: /nowhere/cifar}"}))
         out = self.train(2, file, self.folder / "run", expect=20)

@@ -105,17 +105,20 @@ void Mailbox::Receive(const v1::Order& message) {
 std::optional<v1::AttachRequest> Mailbox::Next(bool progress_is_due, Clock::time_point now) {
   const std::lock_guard lock(mutex_);
   while (!unsure_.empty() && now - unsure_.front().when > kUnsure) unsure_.pop_front();
+  // Before anything that speaks of a step, the progress up to it: who is told that a run holds
+  // after step 6 must not then see it at step 5.
+  if (progress_is_new_ && (progress_is_due || !queued_.empty())) {
+    v1::AttachRequest message;
+    *message.mutable_progress() = ToWire(*progress_);
+    progress_is_new_ = false;
+    return message;
+  }
   if (!queued_.empty()) {
     unsure_.push_back({now, std::move(queued_.front())});
     queued_.pop_front();
     return unsure_.back().message;
   }
-  if (goodbye_) return goodbye_;
-  if (!progress_is_new_ || !progress_is_due) return std::nullopt;
-  v1::AttachRequest message;
-  *message.mutable_progress() = ToWire(*progress_);
-  progress_is_new_ = false;
-  return message;
+  return goodbye_;
 }
 
 bool Mailbox::StreamBroke(Clock::time_point now) {
