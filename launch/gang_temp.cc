@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <set>
 #include <vector>
 
@@ -16,17 +17,24 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "launch/process.h"
 
 namespace lockstep::launch {
 namespace {
 
-constexpr absl::string_view kPrefix = "/tmp/lockstep-";
+constexpr absl::string_view kPrefix = "/tmp/lockstep-gang-";
 constexpr absl::string_view kTemplate = "XXXXXX";
 
 bool IsGangTempDir(absl::string_view path) {
   if (!absl::ConsumePrefix(&path, kPrefix) || path.size() != kTemplate.size()) return false;
   return std::all_of(path.begin(), path.end(),
                      [](unsigned char c) { return std::isalnum(c) != 0; });
+}
+
+bool IsOurGangTempDir(const std::string& path) {
+  struct stat info {};
+  return IsGangTempDir(path) && lstat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode) &&
+         info.st_uid == geteuid();
 }
 
 // Job ids in hexadecimal, as Open MPI writes them into /dev/shm: from "smdataseg-<job id>-0" in
@@ -73,12 +81,31 @@ absl::StatusOr<std::string> MakeGangTempDir() {
   return path;
 }
 
-void RemoveGangTempDir(const std::string& tmp_dir) {
-  struct stat info {};
-  if (!IsGangTempDir(tmp_dir) || lstat(tmp_dir.c_str(), &info) != 0 || !S_ISDIR(info.st_mode) ||
-      info.st_uid != geteuid()) {
-    return;
+void SetGangTempDirOwner(const std::string& tmp_dir, const Gang& gang) {
+  std::ofstream(tmp_dir + "/owner") << gang.pid << ' ' << gang.start_time_ticks << ' ' << BootId();
+}
+
+void SweepGangTempDirs() {
+  std::vector<std::string> dead;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry("/tmp", error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string path = entry->path().string();
+    if (!IsOurGangTempDir(path)) continue;
+    Gang gang;
+    std::string boot;
+    std::ifstream owner(path + "/owner");
+    if (!(owner >> gang.pid >> gang.start_time_ticks >> boot)) continue;
+    // A rank may outlive mpirun for a moment; its session tells.
+    const bool gone = boot != BootId() || (!IsAlive(gang.pid, gang.start_time_ticks) &&
+                                           SessionMembers(gang.pid).empty());
+    if (gone) dead.push_back(path);
   }
+  for (const std::string& path : dead) RemoveGangTempDir(path);
+}
+
+void RemoveGangTempDir(const std::string& tmp_dir) {
+  if (!IsOurGangTempDir(tmp_dir)) return;
   RemoveSharedMemory(JobIds(tmp_dir));
   std::error_code error;
   std::filesystem::remove_all(tmp_dir, error);

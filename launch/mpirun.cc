@@ -282,6 +282,7 @@ absl::StatusOr<Gang> MpirunLauncher::Start(const LaunchSpec& spec) {
   for (const char* stale : {"gang.json", "end.json"})
     std::filesystem::remove(attempt_dir / stale, error);
   if (absl::Status status = WriteToken(attempt_dir, spec.token); !status.ok()) return status;
+  SweepGangTempDirs();
   absl::StatusOr<std::string> tmp_dir = MakeGangTempDir();
   if (!tmp_dir.ok()) return tmp_dir.status();
 
@@ -300,6 +301,7 @@ absl::StatusOr<Gang> MpirunLauncher::Start(const LaunchSpec& spec) {
   // Our child stays at least a zombie until we wait for it, so it can be read.
   const std::optional<ProcessStat> stat = ReadProcessStat(*pid);
   record.gang = {*pid, stat ? stat->start_time_ticks : 0};
+  SetGangTempDirOwner(*tmp_dir, record.gang);
   if (absl::Status status = WriteGangRecord(attempt_dir, record); !status.ok()) {
     spdlog::warn("cannot record the processes of run {}: {}", spec.run_id, status.ToString());
   }

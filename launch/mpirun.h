@@ -7,7 +7,7 @@
 //   DIR/attempt-K/trainer.log   what mpirun itself prints; the ranks write rank-R.log
 //   DIR/attempt-K/hang.txt      what DescribeHang() saw
 //   DIR/attempt-K/end.json      how the attempt ended, so that Poll() says the same ever after
-//   /tmp/lockstep-XXXXXX        TMPDIR of the attempt (a short path: Open MPI makes sockets in it);
+//   /tmp/lockstep-gang-XXXXXX   TMPDIR of the attempt (a short path: Open MPI makes sockets in it);
 //                               removed with all that killed ranks left behind, once all are gone
 //
 // Thread-safe. Keeps the wait status of its own children and nothing else that matters: a new

@@ -190,15 +190,15 @@ void SocketListener::AcceptLoop(const std::stop_token& stop, grpc::Server* serve
 
 void SocketListener::Admit(int fd, grpc::Server* server) {
   if (!MayConnect(fd)) {
-    close(fd);
     ++turned_away_;
+    close(fd);
     return;
   }
   if (static_cast<int>(open_.size()) >= ConnectionLimit(options_.max_connections)) {
     CountConnections();
     if (static_cast<int>(open_.size()) >= ConnectionLimit(options_.max_connections)) {
-      close(fd);
       ++turned_away_;
+      close(fd);
       return;
     }
   }
@@ -208,14 +208,15 @@ void SocketListener::Admit(int fd, grpc::Server* server) {
 }
 
 // With no descriptor left a caller would wait in the backlog for ever: give the reserve up, close
-// those who wait, take the reserve back.
+// those who wait, take the reserve back. Where another thread is quicker at taking it, callers wait
+// until there is one again.
 void SocketListener::TurnAwayWaiting() {
   if (reserve_ >= 0) close(reserve_);
   while (true) {
     const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0) break;
-    close(fd);
     ++turned_away_;
+    close(fd);
   }
   reserve_ = OpenReserve();
 }

@@ -5,6 +5,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <thread>
 #include <utility>
@@ -53,10 +54,14 @@ class Stream {
   bool goodbye_taken() const { return said_goodbye_ && status_.ok(); }
 
  private:
-  enum Tag : intptr_t { kStart = 1, kRead, kWrite, kWritesDone, kFinish };
+  enum Tag { kStart, kRead, kWrite, kWritesDone, kFinish, kTagCount };
+  // gRPC knows an operation by an address.
   void* Begin(Tag tag) {
     ++pending_;
-    return reinterpret_cast<void*>(tag);
+    return &addresses_[tag];
+  }
+  Tag TagAt(const void* address) const {
+    return static_cast<Tag>(static_cast<const char*>(address) - addresses_.data());
   }
 
   void Connect();
@@ -70,6 +75,7 @@ class Stream {
   Mailbox& mailbox_;
   const steady_clock::time_point began_ = steady_clock::now();
   steady_clock::time_point last_progress_{};
+  std::array<char, kTagCount> addresses_{};
   int pending_ = 0;  // Operations that the queue still owes an answer for.
   bool writing_ = false;
   bool welcomed_ = false;
@@ -103,7 +109,7 @@ void Stream::Run(const std::stop_token& stop) {
     bool ok = false;
     const auto next = queue_.AsyncNext(&tag, &ok, std::chrono::system_clock::now() + kLook);
     if (next == grpc::CompletionQueue::GOT_EVENT) {
-      Handle(static_cast<Tag>(reinterpret_cast<intptr_t>(tag)), ok);
+      Handle(TagAt(tag), ok);
     }
     const bool unanswered = !welcomed_ && steady_clock::now() - began_ > kWelcomeDeadline;
     if (!cancelled && (stop.stop_requested() || unanswered)) {

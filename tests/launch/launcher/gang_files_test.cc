@@ -121,7 +121,7 @@ TEST_F(GangFilesTest, ARecordIsReadBack) {
   GangRecord record;
   record.gang = {4711, 18446744073709551ULL};
   record.boot_id = "boot";
-  record.tmp_dir = "/tmp/lockstep-abcdef";
+  record.tmp_dir = "/tmp/lockstep-gang-abcdef";
   record.run_id = "r";
   record.out_of_memory_kills = 3;
   ASSERT_TRUE(WriteGangRecord(Attempt(), record).ok());
@@ -130,7 +130,7 @@ TEST_F(GangFilesTest, ARecordIsReadBack) {
   EXPECT_EQ(read->gang.pid, 4711);
   EXPECT_EQ(read->gang.start_time_ticks, 18446744073709551ULL);
   EXPECT_EQ(read->boot_id, "boot");
-  EXPECT_EQ(read->tmp_dir, "/tmp/lockstep-abcdef");
+  EXPECT_EQ(read->tmp_dir, "/tmp/lockstep-gang-abcdef");
   EXPECT_EQ(read->run_id, "r");
   EXPECT_EQ(read->out_of_memory_kills, 3);
 }

@@ -59,7 +59,7 @@ TEST_F(MpirunTest, OnlyTheAllowedEnvironmentIsPassedOn) {
   const std::vector<std::string> names = SeenEnvironment(0);
   EXPECT_THAT(names, testing::Each(testing::Not(HasSubstr("evil"))));
   EXPECT_THAT(names, Contains("OMP_NUM_THREADS=3"));
-  EXPECT_THAT(names, Contains(StartsWith("TMPDIR=/tmp/lockstep-")));
+  EXPECT_THAT(names, Contains(StartsWith("TMPDIR=/tmp/lockstep-gang-")));
   EXPECT_THAT(names, Contains("LOCKSTEP_ATTEMPT_DIR=" + Attempt().string()));
   Go();
   AwaitEnd();
