@@ -38,8 +38,6 @@ std::string HintFor(const absl::Status& status) {
     case absl::StatusCode::kPermissionDenied:
       return "ask the user who started the coordinator, or start one of your own with `lockstep "
              "daemon start`";
-    case absl::StatusCode::kInvalidArgument:
-      return "";
     default:
       return "";
   }

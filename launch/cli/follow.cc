@@ -267,7 +267,7 @@ int Interrupts::Take() {
   return read(fd_, &info, sizeof info) == sizeof info ? static_cast<int>(info.ssi_signo) : 0;
 }
 
-Followed Follow(Context& context, Interrupts& interrupts, std::vector<v1::Run> runs,
+Followed Follow(Context& context, Interrupts& interrupts, const std::vector<v1::Run>& runs,
                 const FollowOptions& options) {
   Follower follower(context, interrupts, options, runs.size());
   for (const v1::Run& run : runs) follower.Add(run);

@@ -72,7 +72,7 @@ struct Followed {
 };
 
 /// Follows `runs` until all are over: ended, or paused for good because the budget is used up.
-Followed Follow(Context& context, Interrupts& interrupts, std::vector<v1::Run> runs,
+Followed Follow(Context& context, Interrupts& interrupts, const std::vector<v1::Run>& runs,
                 const FollowOptions& options);
 
 /// What a person wants to know at the end: outcome, accuracy, speed, cost, where it lies.

@@ -121,9 +121,8 @@ std::string Reword(const CLI::App& verb, const std::vector<std::string>& rest,
   }
   const auto verbs = verb.get_subcommands({});
   if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && !verbs.empty()) {
-    std::vector<std::string> names;
-    for (const CLI::App* one : verbs) names.push_back(one->get_name());
-    return absl::StrCat("a verb is missing: ", absl::StrJoin(names, ", "));
+    const auto append_name = [](std::string* out, const CLI::App* one) { *out += one->get_name(); };
+    return absl::StrCat("a verb is missing: ", absl::StrJoin(verbs, ", ", append_name));
   }
   return error.what();
 }

@@ -26,7 +26,7 @@ class Canceller {
   Canceller(Interrupts& interrupts, int out_fd)
       : interrupts_(interrupts),
         out_fd_(out_fd),
-        thread_([this](std::stop_token stop) { Look(stop); }) {}
+        thread_([this](const std::stop_token& stop) { Look(stop); }) {}
 
   void Enter(grpc::ClientContext* call) {
     std::lock_guard lock(mutex_);
@@ -93,7 +93,7 @@ absl::Status ReadOnce(Context& context, Canceller& canceller, double first_answe
     request.set_offset(chunk.next_offset());
   }
   if (context.out.broken()) call.TryCancel();
-  const absl::Status status = FromGrpc(reader->Finish());
+  absl::Status status = FromGrpc(reader->Finish());
   canceller.Leave();
   return status;
 }

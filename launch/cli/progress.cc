@@ -51,7 +51,7 @@ std::string StateName(v1::RunState state) {
 }
 
 std::string ColoredState(v1::RunState state, bool color) {
-  const std::string name = StateName(state);
+  std::string name = StateName(state);
   if (!color) return name;
   switch (state) {
     case v1::RUN_STATE_RUNNING:

@@ -1,5 +1,7 @@
 #include "launch/cli/table.h"
 
+#include "absl/strings/str_cat.h"
+
 #include <algorithm>
 #include <utility>
 
@@ -44,7 +46,7 @@ std::string RenderFields(const std::vector<std::pair<std::string, std::string>>&
   std::string text;
   for (const auto& [key, value] : fields) {
     const std::string gap(static_cast<size_t>(width - DisplayWidth(key)) + 2, ' ');
-    text += key + ":" + gap + value + "\n";
+    absl::StrAppend(&text, key, ":", gap, value, "\n");
   }
   return text;
 }
