@@ -30,7 +30,7 @@ std::string Coordinator::RandomHex(int bytes) {
   while (static_cast<int>(hex.size()) < 2 * bytes) {
     absl::StrAppend(&hex, absl::Hex(options_.random(), absl::kZeroPad16));
   }
-  hex.resize(static_cast<size_t>(2 * bytes));
+  hex.resize(size_t{2} * static_cast<size_t>(bytes));
   return hex;
 }
 

@@ -257,12 +257,11 @@ void Coordinator::EndAttempt(Run& run, int exit_code, const std::string& said, N
     } else {
       Paused(run, run.state == RunState::kPausing ? run.reason : reason, now);
     }
-  } else if (!killed && IsFinal(exit_code)) {
+  } else if ((!killed && IsFinal(exit_code)) ||
+             (run.spec.external && run.state != RunState::kStopping)) {
     Enter(run, RunState::kFailed, reason, now, true);
   } else if (run.state == RunState::kStopping) {
     Enter(run, RunState::kStopped, reason, now, true);
-  } else if (run.spec.external) {
-    Enter(run, RunState::kFailed, reason, now, true);
   } else if (run.state == RunState::kPausing || run.state == RunState::kPaused) {
     // The person wants the slots, not a restart; what was not saved is lost either way.
     run.failed_step = run.step;

@@ -1,10 +1,9 @@
 #include "launch/cli/table.h"
 
-#include "absl/strings/str_cat.h"
-
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "launch/cli/format.h"
 
 namespace lockstep::cli {
