@@ -153,6 +153,9 @@ class Coordinator {
     transitions_ = std::move(counts);
   }
 
+  /// The run changed in the eyes of others: a new sequence number, nothing else.
+  void Touch(const std::string& run) { ++runs_.at(run).sequence; }
+
   std::vector<Action> TakeActions();
 
   // --- Looking.

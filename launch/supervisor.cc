@@ -21,6 +21,7 @@ namespace {
 
 // More than the ranks and people of one host can cause; beyond it, whoever posts is refused.
 constexpr size_t kMaxQueuedEvents = 20'000;
+constexpr double kMaxBatchSeconds = 0.05;
 constexpr double kBoardSeconds = 1;
 constexpr double kPollSeconds = 0.1;
 constexpr int kKeptBackups = 3;
@@ -119,28 +120,18 @@ void Supervisor::Shutdown() {
   if (hang_thread_.joinable()) hang_thread_.join();
 }
 
-bool Supervisor::Post(Event event) {
+bool Supervisor::Post(std::function<void(Now)> handle, std::function<void()> refuse) {
   {
     const std::lock_guard lock(queue_mutex_);
     if (stopping_ || queue_.size() >= kMaxQueuedEvents) return false;
-    queue_.push_back(std::move(event));
+    queue_.push_back({std::move(handle), std::move(refuse)});
   }
   queue_changed_.notify_one();
   return true;
 }
 
 void Supervisor::Loop() {
-  for (;;) {
-    std::deque<Event> events;
-    bool last = false;
-    {
-      std::unique_lock lock(queue_mutex_);
-      queue_changed_.wait_for(lock, options_.tick, [&] { return stopping_ || !queue_.empty(); });
-      events.swap(queue_);
-      last = stopping_;
-    }
-    for (Event& event : events) event(ReadClocks());
-    if (last) break;
+  while (HandleEvents()) {
     const Now now = ReadClocks();
     if (now.monotonic - polled_at_ >= kPollSeconds) {
       polled_at_ = now.monotonic;
@@ -155,7 +146,36 @@ void Supervisor::Loop() {
   Finish();
 }
 
+// Waits for events, at most a tick, and handles what is there: for a bounded time, so that under a
+// flood of orders those before are answered, and the ranks are still looked after. False when the
+// supervisor is to end.
+bool Supervisor::HandleEvents() {
+  const double began = ReadClocks().monotonic;
+  std::unique_lock lock(queue_mutex_);
+  queue_changed_.wait_for(lock, options_.tick, [&] { return stopping_ || !queue_.empty(); });
+  bool first = true;
+  while (!stopping_ && !queue_.empty()) {
+    const Event event = std::move(queue_.front());
+    queue_.pop_front();
+    lock.unlock();
+    const Now now = ReadClocks();
+    event.handle(now);
+    lock.lock();
+    if (!first && now.monotonic - began > kMaxBatchSeconds) break;
+    first = false;
+  }
+  return !stopping_;
+}
+
 void Supervisor::Finish() {
+  std::deque<Event> unhandled;
+  {
+    const std::lock_guard lock(queue_mutex_);
+    unhandled.swap(queue_);
+  }
+  for (const Event& event : unhandled) {
+    if (event.refuse) event.refuse();
+  }
   // What was decided is stored; what is not carried out yet is taken up at the next start.
   progress_dirty_.clear();
   for (const auto& [id, detail] : details_) {
@@ -172,13 +192,7 @@ void Supervisor::Finish() {
   for (auto& [order, waiter] : std::exchange(waiters_, {})) waiter.done(unavailable);
   if (all_stopped_) all_stopped_();
   for (auto& [stream, session] : std::exchange(sessions_, {})) stream->Close(down);
-  decltype(watchers_) watchers;
-  {
-    const std::lock_guard lock(view_mutex_);
-    watchers.swap(watchers_);
-    closed_ = true;
-  }
-  for (auto& [id, list] : watchers) {
+  for (auto& [id, list] : std::exchange(watchers_, {})) {
     for (auto& watcher : list) watcher->Close(down);
   }
 }

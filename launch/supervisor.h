@@ -59,7 +59,7 @@ class RankStream {
   virtual void Close(const absl::Status& status) = 0;
 };
 
-// Gets every newer view of one run, perhaps skipping some in between.
+// Gets the views of one run as they change, each newer than the one before.
 class RunWatcher {
  public:
   virtual ~RunWatcher() = default;
@@ -150,16 +150,22 @@ class Supervisor {
     std::shared_ptr<const v1::Run> run;
     std::string config_yaml;
   };
-  using Event = std::function<void(Now)>;
+  struct Event {
+    std::function<void(Now)> handle;
+    std::function<void()> refuse;  // In place of `handle` when the supervisor ends; may be empty.
+  };
 
   Supervisor(SupervisorOptions options, Launcher& launcher, std::unique_ptr<RunStore> store);
   absl::Status Load();
 
   static Now ReadClocks();
   static uint64_t RandomWord();
-  bool Post(Event event);
+  /// False (and neither is called) when the supervisor ends or too much waits already.
+  bool Post(std::function<void(Now)> handle, std::function<void()> refuse = {});
   absl::Status MayOrder();
+  void PostOrder(std::function<void(Now)> handle, const AnswerCallback& done);
   void Loop();
+  bool HandleEvents();
   void Finish();
   void LookAtHangs();
   void PollGangs(Now now);
@@ -214,6 +220,7 @@ class Supervisor {
   std::map<std::string, Detail> details_;
   std::multimap<std::string, Waiter> waiters_;  // By order id.
   std::map<std::shared_ptr<RankStream>, Session> sessions_;
+  std::unordered_map<std::string, std::vector<std::shared_ptr<RunWatcher>>> watchers_;
   std::vector<Action> pending_;                 // Decided, not yet committed.
   std::vector<StoredRequest> new_requests_;     // Likewise.
   std::vector<std::function<void()>> answers_;  // To be called after the commit.
@@ -235,9 +242,7 @@ class Supervisor {
   // What readers see.
   mutable std::mutex view_mutex_;
   std::unordered_map<std::string, View> views_;
-  std::unordered_map<std::string, std::vector<std::shared_ptr<RunWatcher>>> watchers_;
   int free_slots_ = 0;
-  bool closed_ = false;  // No watcher is taken any more.
 
   // Looks at hanging gangs, which takes seconds.
   std::mutex hang_mutex_;

@@ -244,6 +244,8 @@ v1::Run Supervisor::ViewOf(const Run& run, int queue_position, Now now) const {
 void Supervisor::Publish() {
   std::vector<std::string> queued = coordinator_.Queue();
   if (queued != queued_) {
+    // A new place in the queue is a change, too.
+    for (const std::string& id : queued) coordinator_.Touch(id);
     changed_.insert(queued.begin(), queued.end());
     queued_ = std::move(queued);
   }
@@ -261,7 +263,9 @@ void Supervisor::Publish() {
       View& view = views_[id];
       view.number = run->number;
       if (view.config_yaml.empty()) view.config_yaml = run->spec.config_yaml;
+      const int64_t shown = view.run ? view.run->sequence() : -1;
       view.run = std::make_shared<const v1::Run>(ViewOf(*run, position, now));
+      if (run->sequence == shown) continue;
       const auto watchers = watchers_.find(id);
       if (watchers == watchers_.end()) continue;
       for (const auto& watcher : watchers->second) told.emplace_back(watcher, view.run);

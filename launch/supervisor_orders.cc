@@ -43,25 +43,28 @@ void Supervisor::AnswerNow(const AnswerCallback& done, Answer answer) {
 }
 
 void Supervisor::Submit(const RequestKey& key, RunSpec spec, AnswerCallback done) {
-  auto event = [this, key, spec = std::move(spec), done](Now now) mutable {
-    DoSubmit(key, std::move(spec), done, now);
+  auto handle = [this, key, spec = std::move(spec), done](Now now) {
+    DoSubmit(key, spec, done, now);
   };
-  if (absl::Status status = MayOrder(); !status.ok()) {
-    done(Refusal(status));
-  } else if (!Post(std::move(event))) {
-    done(Refusal(absl::UnavailableError("the coordinator is shutting down or overloaded")));
-  }
+  PostOrder(std::move(handle), done);
 }
 
 void Supervisor::Command(const RequestKey& key, const std::string& run, OrderKind kind,
                          const std::string& reason, std::function<bool()> cancelled,
                          AnswerCallback done) {
-  auto event = [this, key, run, kind, reason, waiter = Waiter{done, std::move(cancelled)}](
-                   Now now) { DoCommand(key, run, kind, reason, waiter, now); };
+  auto handle = [this, key, run, kind, reason, waiter = Waiter{done, std::move(cancelled)}](
+                    Now now) { DoCommand(key, run, kind, reason, waiter, now); };
+  PostOrder(std::move(handle), done);
+}
+
+void Supervisor::PostOrder(std::function<void(Now)> handle, const AnswerCallback& done) {
+  const auto refuse = [done] {
+    done(Refusal(absl::UnavailableError("the coordinator is shutting down or overloaded")));
+  };
   if (absl::Status status = MayOrder(); !status.ok()) {
     done(Refusal(status));
-  } else if (!Post(std::move(event))) {
-    done(Refusal(absl::UnavailableError("the coordinator is shutting down or overloaded")));
+  } else if (!Post(std::move(handle), refuse)) {
+    refuse();
   }
 }
 
@@ -74,20 +77,22 @@ absl::Status Supervisor::MayOrder() {
 }
 
 void Supervisor::StopAll(std::function<void()> done) {
-  const bool posted = Post([this, done](Now now) {
-    coordinator_.Drain();
-    std::vector<std::string> ids;
-    for (const auto& [id, run] : coordinator_.runs()) {
-      if (run.has_processes && !run.spec.external) ids.push_back(id);
-    }
-    for (const std::string& id : ids) {
-      (void)coordinator_.Command(id, OrderKind::kStop, "stopped with the coordinator", now);
-    }
-    all_stopped_ = [before = std::move(all_stopped_), done] {
-      if (before) before();
-      done();
-    };
-  });
+  const bool posted = Post(
+      [this, done](Now now) {
+        coordinator_.Drain();
+        std::vector<std::string> ids;
+        for (const auto& [id, run] : coordinator_.runs()) {
+          if (run.has_processes && !run.spec.external) ids.push_back(id);
+        }
+        for (const std::string& id : ids) {
+          (void)coordinator_.Command(id, OrderKind::kStop, "stopped with the coordinator", now);
+        }
+        all_stopped_ = [before = std::move(all_stopped_), done] {
+          if (before) before();
+          done();
+        };
+      },
+      done);
   if (!posted) done();
 }
 
@@ -257,7 +262,8 @@ int Supervisor::free_slots() const {
 metrics::Snapshot Supervisor::Sample() {
   auto promise = std::make_shared<std::promise<metrics::Snapshot>>();
   std::future<metrics::Snapshot> future = promise->get_future();
-  if (!Post([this, promise](Now now) { promise->set_value(MakeSample(now)); }) ||
+  if (!Post([this, promise](Now now) { promise->set_value(MakeSample(now)); },
+            [promise] { promise->set_value({}); }) ||
       future.wait_for(kSampleTimeout) != std::future_status::ready) {
     metrics::Snapshot empty;
     empty.version = options_.version;
@@ -269,37 +275,42 @@ metrics::Snapshot Supervisor::Sample() {
 
 void Supervisor::AddWatcher(const std::string& id, int64_t after_sequence,
                             std::shared_ptr<RunWatcher> watcher) {
-  std::shared_ptr<const v1::Run> now;
-  absl::Status ended;
-  bool end = false;
-  {
-    const std::lock_guard lock(view_mutex_);
-    const auto view = views_.find(id);
-    if (closed_) {
-      ended = absl::UnavailableError("the coordinator is shutting down");
-      end = true;
-    } else if (view == views_.end()) {
-      ended = absl::NotFoundError(absl::StrCat("there is no run '", id, "'"));
-      end = true;
-    } else {
-      if (view->second.run->sequence() > after_sequence) now = view->second.run;
-      end = view->second.run->state() >= v1::RUN_STATE_COMPLETED;
-      if (!end) watchers_[id].push_back(watcher);
+  // On the supervisor's thread, so that a watcher hears of everything in order.
+  const auto refuse = [watcher] {
+    watcher->Close(absl::UnavailableError("the coordinator is shutting down"));
+  };
+  const auto handle = [this, id, after_sequence, watcher](Now) {
+    std::shared_ptr<const v1::Run> run;
+    {
+      const std::lock_guard lock(view_mutex_);
+      const auto view = views_.find(id);
+      if (view != views_.end()) run = view->second.run;
     }
-  }
-  if (now) watcher->Changed(now);
-  if (end) watcher->Close(ended);
+    if (run == nullptr) {
+      watcher->Close(absl::NotFoundError(absl::StrCat("there is no run '", id, "'")));
+      return;
+    }
+    if (run->sequence() > after_sequence) watcher->Changed(run);
+    if (run->state() >= v1::RUN_STATE_COMPLETED) {
+      watcher->Close(absl::OkStatus());
+    } else {
+      watchers_[id].push_back(watcher);
+    }
+  };
+  if (!Post(handle, refuse)) refuse();
 }
 
 void Supervisor::RemoveWatcher(const std::string& id, const RunWatcher* watcher) {
-  const std::lock_guard lock(view_mutex_);
-  const auto list = watchers_.find(id);
-  if (list == watchers_.end()) return;
-  auto& watchers = list->second;
-  watchers.erase(std::remove_if(watchers.begin(), watchers.end(),
-                                [&](const auto& one) { return one.get() == watcher; }),
-                 watchers.end());
-  if (watchers.empty()) watchers_.erase(list);
+  // Posted too: it must not overtake the adding.
+  Post([this, id, watcher](Now) {
+    const auto list = watchers_.find(id);
+    if (list == watchers_.end()) return;
+    auto& watchers = list->second;
+    watchers.erase(std::remove_if(watchers.begin(), watchers.end(),
+                                  [&](const auto& one) { return one.get() == watcher; }),
+                   watchers.end());
+    if (watchers.empty()) watchers_.erase(list);
+  });
 }
 
 }  // namespace lockstep::launch

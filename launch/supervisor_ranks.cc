@@ -37,10 +37,13 @@ bool SameProcesses(const std::vector<RankProcess>& a, const std::vector<RankProc
 
 void Supervisor::Attach(const v1::Hello& hello, RunSpec external,
                         std::shared_ptr<RankStream> stream) {
-  const bool posted = Post([this, hello, external = std::move(external), stream](Now now) mutable {
-    DoAttach(hello, std::move(external), std::move(stream), now);
-  });
-  if (!posted) stream->Close(absl::UnavailableError("the coordinator is shutting down"));
+  const auto refuse = [stream] {
+    stream->Close(absl::UnavailableError("the coordinator is shutting down"));
+  };
+  const auto handle = [this, hello, external = std::move(external), stream](Now now) {
+    DoAttach(hello, external, stream, now);
+  };
+  if (!Post(handle, refuse)) refuse();
 }
 
 void Supervisor::FromRank(const std::shared_ptr<RankStream>& stream, v1::AttachRequest message) {

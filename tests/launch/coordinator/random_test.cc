@@ -7,7 +7,11 @@
 namespace lockstep::launch {
 namespace {
 
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr int kSequences = 1'000;
+#else
 constexpr int kSequences = 10'000;
+#endif
 constexpr int kEvents = 50;
 
 class Walk {
