@@ -24,7 +24,7 @@ namespace lockstep::launch {
 
 // Looks again every few milliseconds: processes end when they end.
 inline bool Eventually(const std::function<bool()>& condition,
-                       std::chrono::seconds limit = std::chrono::seconds(30)) {
+                       std::chrono::seconds limit = std::chrono::seconds(60)) {
   const auto deadline = std::chrono::steady_clock::now() + limit;
   while (!condition()) {
     if (std::chrono::steady_clock::now() > deadline) return false;

@@ -92,8 +92,8 @@ TEST_F(RankLogTest, TheFilesStayBoundedAndKeepTheNewest) {
                 struct stat info {};
                 return fstat(STDOUT_FILENO, &info) == 0 ? info.st_size : 0;
               };
-              // 256 MiB in all, as fast as the log is looked after: a pause only when it lags.
-              for (int i = 0; i < 256 << 10; ++i) {
+              // 64 MiB in all, as fast as the log is looked after: a pause only when it lags.
+              for (int i = 0; i < 64 << 10; ++i) {
                 std::printf("%s\n", block.c_str());
                 while (size() > kLimit / 2 + (1 << 20)) usleep(1000);
               }
