@@ -64,7 +64,7 @@ absl::StatusOr<std::string> Coordinator::Command(const std::string& id, OrderKin
   const auto it = runs_.find(id);
   if (it == runs_.end()) return absl::NotFoundError(absl::StrCat("there is no run ", id));
   Run& run = it->second;
-  const absl::StatusOr<std::string> order = [&]() -> absl::StatusOr<std::string> {
+  absl::StatusOr<std::string> order = [&]() -> absl::StatusOr<std::string> {
     switch (kind) {
       case OrderKind::kPause:
         return Pause(run, false, reason, now);

@@ -254,14 +254,16 @@ TEST_F(SupervisorTest, WhileTheStoreCannotBeWrittenNothingIsOrderedOrAnswered) {
     const NoRoom no_room;
     supervisor_->Command({}, id, OrderKind::kStop, "asked for", {},
                          [&](const Answer& answer) { promise.set_value(answer); });
-    // From the failed commit on, others are told so.
-    for (;;) {
-      std::promise<Answer> refused;
+    // From the failed commit on, others are told so. One that came before it, in the same batch,
+    // has to wait like the first.
+    for (bool told = false; !told;) {
+      auto refused = std::make_shared<std::promise<Answer>>();
+      std::future<Answer> one = refused->get_future();
       supervisor_->Command(
           {}, id, OrderKind::kCheckpoint, "", [] { return true; },
-          [&](const Answer& answer) { refused.set_value(answer); });
-      const Answer answer = refused.get_future().get();
-      if (absl::IsUnavailable(answer.status)) break;
+          [refused](const Answer& answer) { refused->set_value(answer); });
+      told = one.wait_for(std::chrono::milliseconds(200)) == std::future_status::ready &&
+             absl::IsUnavailable(one.get().status);
     }
     EXPECT_EQ(stream->orders, 0) << "an order must not be ahead of the disk";
     EXPECT_NE(future.wait_for(std::chrono::seconds(0)), std::future_status::ready);
