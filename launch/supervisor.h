@@ -94,14 +94,15 @@ class Supervisor {
 
   // --- Orders. The callback is called exactly once.
   /// `spec.id` and `spec.run_dir` are chosen here.
-  void Submit(const RequestKey& key, RunSpec spec, AnswerCallback done);
+  void Submit(const RequestKey& key, RunSpec spec, const AnswerCallback& done);
   /// `cancelled` is asked now and then; once it is true the caller no longer waits (the order
   /// stands).
   void Command(const RequestKey& key, const std::string& run, OrderKind kind,
-               const std::string& reason, std::function<bool()> cancelled, AnswerCallback done);
+               const std::string& reason, std::function<bool()> cancelled,
+               const AnswerCallback& done);
   /// Stops (saves and ends) every run that has processes and launches no other; `done` once they
   /// are gone.
-  void StopAll(std::function<void()> done);
+  void StopAll(const std::function<void()>& done);
 
   // --- Looking.
   /// By id, unique prefix of an id, or name (the newest). NOT_FOUND; INVALID_ARGUMENT when several
@@ -121,12 +122,12 @@ class Supervisor {
   /// Tells the watcher the run as it is (if newer than `after_sequence`) and every change, until
   /// the run has ended or RemoveWatcher().
   void AddWatcher(const std::string& id, int64_t after_sequence,
-                  std::shared_ptr<RunWatcher> watcher);
+                  const std::shared_ptr<RunWatcher>& watcher);
   void RemoveWatcher(const std::string& id, const RunWatcher* watcher);
 
   // --- Ranks.
   /// `external` is the spec of a run that names no id.
-  void Attach(const v1::Hello& hello, RunSpec external, std::shared_ptr<RankStream> stream);
+  void Attach(const v1::Hello& hello, RunSpec external, const std::shared_ptr<RankStream>& stream);
   void FromRank(const std::shared_ptr<RankStream>& stream, v1::AttachRequest message);
   void Detach(const std::shared_ptr<RankStream>& stream);
 
@@ -186,7 +187,7 @@ class Supervisor {
   void Backup();
 
   // On the supervisor's thread.
-  void DoSubmit(const RequestKey& key, RunSpec spec, AnswerCallback done, Now now);
+  void DoSubmit(const RequestKey& key, RunSpec spec, const AnswerCallback& done, Now now);
   void DoCommand(const RequestKey& key, const std::string& id, OrderKind kind,
                  const std::string& reason, Waiter waiter, Now now);
   /// True when the request was seen before: it is answered, or waits for the first one's answer.

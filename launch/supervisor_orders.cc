@@ -42,7 +42,7 @@ void Supervisor::AnswerNow(const AnswerCallback& done, Answer answer) {
   answers_.push_back([done, answer = std::move(answer)] { done(answer); });
 }
 
-void Supervisor::Submit(const RequestKey& key, RunSpec spec, AnswerCallback done) {
+void Supervisor::Submit(const RequestKey& key, RunSpec spec, const AnswerCallback& done) {
   auto handle = [this, key, spec = std::move(spec), done](Now now) {
     DoSubmit(key, spec, done, now);
   };
@@ -51,7 +51,7 @@ void Supervisor::Submit(const RequestKey& key, RunSpec spec, AnswerCallback done
 
 void Supervisor::Command(const RequestKey& key, const std::string& run, OrderKind kind,
                          const std::string& reason, std::function<bool()> cancelled,
-                         AnswerCallback done) {
+                         const AnswerCallback& done) {
   auto handle = [this, key, run, kind, reason, waiter = Waiter{done, std::move(cancelled)}](
                     Now now) { DoCommand(key, run, kind, reason, waiter, now); };
   PostOrder(std::move(handle), done);
@@ -76,7 +76,7 @@ absl::Status Supervisor::MayOrder() {
                    " cannot be written (see the daemon's log); runs go on, orders must wait"));
 }
 
-void Supervisor::StopAll(std::function<void()> done) {
+void Supervisor::StopAll(const std::function<void()>& done) {
   const bool posted = Post(
       [this, done](Now now) {
         coordinator_.Drain();
@@ -98,7 +98,8 @@ void Supervisor::StopAll(std::function<void()> done) {
 
 // --- On the supervisor's thread.
 
-void Supervisor::DoSubmit(const RequestKey& key, RunSpec spec, AnswerCallback done, Now now) {
+void Supervisor::DoSubmit(const RequestKey& key, RunSpec spec, const AnswerCallback& done,
+                          Now now) {
   if (Repeated(key, {done, {}})) return;
   spec.id = NewRunId(spec.name);
   spec.submitted_unix = now.unix;
@@ -274,7 +275,7 @@ metrics::Snapshot Supervisor::Sample() {
 }
 
 void Supervisor::AddWatcher(const std::string& id, int64_t after_sequence,
-                            std::shared_ptr<RunWatcher> watcher) {
+                            const std::shared_ptr<RunWatcher>& watcher) {
   // On the supervisor's thread, so that a watcher hears of everything in order.
   const auto refuse = [watcher] {
     watcher->Close(absl::UnavailableError("the coordinator is shutting down"));

@@ -36,7 +36,7 @@ bool SameProcesses(const std::vector<RankProcess>& a, const std::vector<RankProc
 }  // namespace
 
 void Supervisor::Attach(const v1::Hello& hello, RunSpec external,
-                        std::shared_ptr<RankStream> stream) {
+                        const std::shared_ptr<RankStream>& stream) {
   const auto refuse = [stream] {
     stream->Close(absl::UnavailableError("the coordinator is shutting down"));
   };

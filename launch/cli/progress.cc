@@ -168,6 +168,7 @@ std::string ProgressLine(const v1::Run& run, const BarStyle& style, double idle_
   }
   const int room = kSmallestBar + std::max(style.columns - width_of(), 0);
   std::vector<std::string> texts;
+  texts.reserve(parts.size());
   for (const Part& part : parts) {
     texts.push_back(part.text.empty() ? Bar(DoneRatio(run), std::min(room, kLargestBar), style)
                                       : part.text);
