@@ -40,8 +40,9 @@ class Mailbox {
   v1::AttachRequest Hello() const;
   void Welcomed(const std::string& run_id);
   void Receive(const v1::Order& order);
-  /// The next message for a stream: new progress when it is due or anything is queued behind it, then
-  /// the queued ones in order, then goodbye. What is handed out counts as written from `now` on.
+  /// The next message for a stream: new progress when it is due or anything is queued behind it,
+  /// then the queued ones in order, then goodbye. What is handed out counts as written from `now`
+  /// on.
   std::optional<v1::AttachRequest> Next(bool progress_is_due, Clock::time_point now);
   /// Keeps for the next stream what may not have arrived on this one. True when it had been
   /// welcomed.
