@@ -194,7 +194,7 @@ class Supervisor {
   bool Repeated(const RequestKey& key, const Waiter& waiter);
   void Remember(const RequestKey& key, const std::string& run, const std::string& order_id,
                 const Answer& answer);
-  void AnswerNow(const AnswerCallback& done, Answer answer);
+  void Reply(const AnswerCallback& done, Answer answer);
   void DoAttach(const v1::Hello& hello, RunSpec external, std::shared_ptr<RankStream> stream,
                 Now now);
   absl::StatusOr<Session> Accept(const v1::Hello& hello, RunSpec external, Now now);

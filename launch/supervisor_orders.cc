@@ -38,7 +38,11 @@ std::string Supervisor::NewRunId(const std::string& name) {
   }
 }
 
-void Supervisor::AnswerNow(const AnswerCallback& done, Answer answer) {
+void Supervisor::Reply(const AnswerCallback& done, Answer answer) {
+  if (!answer.status.ok()) {
+    done(answer);  // A refusal promises nothing that must be on disk first.
+    return;
+  }
   answers_.push_back([done, answer = std::move(answer)] { done(answer); });
 }
 
@@ -117,13 +121,13 @@ void Supervisor::DoSubmit(const RequestKey& key, RunSpec spec, const AnswerCallb
   if (!status.ok()) {
     details_.erase(id);
     std::filesystem::remove_all(run_dir, error);
-    AnswerNow(done, Refusal(status));
+    Reply(done, Refusal(status));
     return;
   }
   Answer answer;
   answer.run = ViewOf(*coordinator_.Find(id), 0, now);
   Remember(key, id, "", answer);
-  AnswerNow(done, std::move(answer));
+  Reply(done, std::move(answer));
 }
 
 void Supervisor::DoCommand(const RequestKey& key, const std::string& id, OrderKind kind,
@@ -131,7 +135,7 @@ void Supervisor::DoCommand(const RequestKey& key, const std::string& id, OrderKi
   if (Repeated(key, waiter)) return;
   const absl::StatusOr<std::string> order = coordinator_.Command(id, kind, reason, now);
   if (!order.ok()) {
-    AnswerNow(waiter.done, Refusal(order.status()));
+    Reply(waiter.done, Refusal(order.status()));
     return;
   }
   Answer answer;
@@ -141,7 +145,7 @@ void Supervisor::DoCommand(const RequestKey& key, const std::string& id, OrderKi
   answer.checkpoint = ToProto(run.last_checkpoint);
   Remember(key, id, *order, answer);
   if (order->empty()) {
-    AnswerNow(waiter.done, std::move(answer));
+    Reply(waiter.done, std::move(answer));
   } else {
     waiters_.emplace(*order, std::move(waiter));
   }
@@ -174,15 +178,15 @@ bool Supervisor::Repeated(const RequestKey& key, const Waiter& waiter) {
   if (!first) {
     auto stored = store_->FindRequest(key.id);
     if (!stored.ok()) {
-      AnswerNow(waiter.done, Refusal(stored.status()));
+      Reply(waiter.done, Refusal(stored.status()));
       return true;
     }
     first = *std::move(stored);
   }
   if (!first) return false;
   if (first->method != key.method || first->digest != key.digest) {
-    AnswerNow(waiter.done, Refusal(absl::InvalidArgumentError(absl::StrCat(
-                               "request_id: '", key.id, "' was used for another request"))));
+    Reply(waiter.done, Refusal(absl::InvalidArgumentError(absl::StrCat(
+                           "request_id: '", key.id, "' was used for another request"))));
     return true;
   }
   const Run* run = coordinator_.Find(first->run);
@@ -204,7 +208,7 @@ bool Supervisor::Repeated(const RequestKey& key, const Waiter& waiter) {
     answer.step = run->settled_step;
     answer.checkpoint = ToProto(run->last_checkpoint);
   }
-  AnswerNow(waiter.done, std::move(answer));
+  Reply(waiter.done, std::move(answer));
   return true;
 }
 

@@ -15,7 +15,7 @@ namespace {
 using config::ExitCode;
 
 // The answer of an order: one line, or the run with what the order adds to it.
-int Answer(Context& context, const std::string& line, const v1::Run& run, Json extra = {}) {
+int Answer(Context& context, const std::string& line, const v1::Run& run, const Json& extra = {}) {
   if (context.json()) {
     Json json{{"run", ToJson(run)}};
     if (extra.is_object()) json.update(extra);

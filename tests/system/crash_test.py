@@ -6,8 +6,8 @@ import time
 import support
 from support import bits, checkpoints, mpirun_of, rows, slow_config, trainers_of, wait_for
 
-STEPS = 60
-SECTIONS = {"checkpoint": "{every: 8st, keep_last: 2}", "restart": "{backoff_seconds: 0.2, stall_timeout_seconds: 4}"}
+STEPS = 240  # A few seconds: a crash is seen long before the end.
+SECTIONS = {"checkpoint": "{every: 30st, keep_last: 2}", "restart": "{backoff_seconds: 0.2, stall_timeout_seconds: 4}"}
 
 
 class CrashTest(support.Daemon):
@@ -22,7 +22,7 @@ class CrashTest(support.Daemon):
             self.wait_state(run, "COMPLETED", timeout=120)
             CrashTest.calm = bits(self.run_dir(run)), rows(self.run_dir(run))
 
-    def start(self, saved=8):
+    def start(self, saved=30):
         run = self.submit(self.text)
         wait_for(f"the checkpoint of step {saved}",
                  lambda: any(c.name >= f"step-{saved:09d}" for c in checkpoints(self.run_dir(run))))
@@ -34,9 +34,8 @@ class CrashTest(support.Daemon):
         if restarts is not None:
             self.assertEqual(self.describe(run)["restarts"], restarts)
 
-    def kill_rank(self, rank):
-        run = self.start()
-        os.kill(trainers_of(self.run_dir(run))[rank], signal.SIGKILL)
+    def kill(self, run, pid):
+        os.kill(pid, signal.SIGKILL)
         killed = time.monotonic()
         wait_for("the crash to be seen", lambda: self.describe(run)["restarts"] >= 1 or
                  self.state_of(run) == "RECOVERING", 10, 0.02)
@@ -44,15 +43,16 @@ class CrashTest(support.Daemon):
         self.check_finished_as_undisturbed(run, 1)
 
     def test_kill_rank_0(self):
-        self.kill_rank(0)
+        run = self.start()
+        self.kill(run, trainers_of(self.run_dir(run))[0])
 
     def test_kill_rank_1(self):
-        self.kill_rank(1)
+        run = self.start()
+        self.kill(run, trainers_of(self.run_dir(run))[1])
 
     def test_kill_mpirun(self):
         run = self.start()
-        os.kill(mpirun_of(self.run_dir(run)), signal.SIGKILL)
-        self.check_finished_as_undisturbed(run, 1)
+        self.kill(run, mpirun_of(self.run_dir(run)))
         self.assertEqual(trainers_of(self.run_dir(run)), {}, "no orphan may be left")
 
     def test_kill_coordinator_for_twenty_seconds(self):
@@ -108,8 +108,9 @@ class CrashTest(support.Daemon):
             "checkpoint": "{every: 100000st}", "restart": "{max_restarts: 2, backoff_seconds: 0.1}"})
         run = self.submit(self.text)
         for attempt in (1, 2, 3):
+            # A rank that dies before MPI has started is sometimes not named by mpirun.
             wait_for(f"attempt {attempt}", lambda: self.describe(run)["attempt"] == attempt and
-                     len(trainers_of(self.run_dir(run))) == 2, 30)
+                     self.state_of(run) == "RUNNING", 30)
             os.kill(trainers_of(self.run_dir(run))[1], signal.SIGKILL)
             wait_for("its end", lambda: self.describe(run)["attempt"] > attempt or self.state_of(run) == "FAILED", 30)
         self.assertEqual(self.state_of(run), "FAILED")
