@@ -15,8 +15,14 @@
 
 namespace lockstep::config {
 
+enum class DeviceChoice { kAuto, kCpu, kGpu };
+
+// What is worth doing where it can be done.
+enum class Use { kAuto, kAlways, kNever };
+
 struct ResourcesConfig {
-  int ranks = 0;  // World size; 0 = auto: all free slots.
+  int ranks = 0;                              // World size; 0 = auto: all free slots.
+  DeviceChoice device = DeviceChoice::kAuto;  // auto: a GPU for each rank where there is one.
   int threads_per_rank =
       0;  // Intra-op threads; 0 = auto: cores of the host / ranks on it, at least 1.
   double collective_timeout_seconds =
@@ -42,11 +48,12 @@ struct DataConfig {
   int image_size = 0;  // Square size pictures are resized to; 0 = auto: the data set's own. Pixels.
   int train_samples =
       0;  // shapes: pictures to generate. Others: first N of the seeded order; 0 = all.
-  int eval_samples = 0;      // Likewise for the held-out pictures.
-  int prefetch_threads = 1;  // Loader threads per rank.
-  int prefetch_batches = 4;  // Batches kept ready per rank.
-  std::vector<double> mean;  // Per channel, on the 0–1 scale; empty = the data set's preset.
-  std::vector<double> std;   // Likewise.
+  int eval_samples = 0;       // Likewise for the held-out pictures.
+  int prefetch_threads = 1;   // Loader threads per rank.
+  int prefetch_batches = 4;   // Batches kept ready per rank.
+  Use resident = Use::kAuto;  // Whole data set in GPU memory. auto: where it fits.
+  std::vector<double> mean;   // Per channel, on the 0–1 scale; empty = the data set's preset.
+  std::vector<double> std;    // Likewise.
   AugmentConfig augment;
 
   bool operator==(const DataConfig&) const = default;
@@ -82,12 +89,13 @@ struct ModelConfig {
   int num_classes = 0;        // 0 = auto: the data set's.
   std::string stem = "auto";  // resnet: "imagenet" (7x7 stride 2, max pool), "cifar" (3x3), auto by
                               // image size (<= 64: cifar).
-  CnnConfig cnn;              // Used when name is "cnn".
+  bool sync_batch_norm = false;  // Batch norm over the step's samples of all ranks.
+  CnnConfig cnn;                 // Used when name is "cnn".
 
   bool operator==(const ModelConfig&) const = default;
 };
 
-enum class Precision { kFp32, kBf16 };
+enum class Precision { kFp32, kBf16, kFp16 };
 
 struct TrainingConfig {
   Duration duration;                // `30ep`, `5000st`, `2h`.
@@ -96,6 +104,9 @@ struct TrainingConfig {
   int64_t micro_batch_size =
       0;  // Samples through the model at once on a rank; 0 = auto: the rank's whole share.
   Precision precision = Precision::kFp32;
+  bool tf32 = true;             // GPU: fp32 products of convolutions and matrices in TF32.
+  bool deterministic = false;   // GPU: the same bits on every run on the same GPUs.
+  Use cuda_graph = Use::kAuto;  // GPU: the whole step as one CUDA graph.
   double label_smoothing = 0.0;
   double gradient_clip_norm = 0.0;  // Global L2 norm; 0 = off.
   Duration eval_every = Duration::Epochs(1);

@@ -18,6 +18,8 @@ const std::vector<Duration::Unit> kCountedLength = {Duration::Unit::kEpochs,
                                                     Duration::Unit::kSteps};
 const std::vector<Duration::Unit> kWallTime = {Duration::Unit::kSeconds};
 
+const std::vector<std::string> kUse = {"auto", "always", "never"};
+
 Fields<ResourcesConfig> Resources() {
   Fields<ResourcesConfig> f;
   f.Integer("ranks", &ResourcesConfig::ranks,
@@ -25,6 +27,9 @@ Fields<ResourcesConfig> Resources() {
             "or what mpirun was told.")
       .Range(1, 1024)
       .Auto();
+  f.Choice("device", &ResourcesConfig::device, {"auto", "cpu", "gpu"},
+           "What a rank computes on. auto: a GPU for each rank of the host where there is one for "
+           "each, otherwise the CPU.");
   f.Integer("threads_per_rank", &ResourcesConfig::threads_per_rank,
             "Compute threads of a rank. auto: the host's cores divided by the ranks on it.")
       .Range(1, 1024)
@@ -75,6 +80,9 @@ Fields<DataConfig> Data() {
       .Range(1, 64);
   f.Integer("prefetch_batches", &DataConfig::prefetch_batches, "Batches that a rank keeps ready.")
       .Range(1, 64);
+  f.Choice("resident", &DataConfig::resident, kUse,
+           "Keep all training pictures in GPU memory and augment them there. auto: where they fit "
+           "into a quarter of what is free. Pictures and bits are the same either way.");
   f.NumberList("mean", &DataConfig::mean,
                "Mean of red, green and blue on the 0 to 1 scale, subtracted from every pixel. "
                "Empty: the data set's preset.")
@@ -146,6 +154,9 @@ Fields<ModelConfig> Model() {
   f.TextChoice("stem", &ModelConfig::stem, {"auto", "imagenet", "cifar"},
                "First layer of a resnet: imagenet (7x7, stride 2, max pool) or cifar (3x3). auto: "
                "cifar for pictures up to 64 pixels.");
+  f.Boolean("sync_batch_norm", &ModelConfig::sync_batch_norm,
+            "Batch norm over the samples that all ranks put through the model at once, instead of "
+            "each rank over its own.");
   f.Group("cnn", &ModelConfig::cnn, Cnn(), "Layers of the model named cnn.");
   return f;
 }
@@ -171,8 +182,18 @@ Fields<TrainingConfig> Training() {
       .Range(1, kMostSamplesPerStep)
       .Auto()
       .Unit("samples");
-  f.Choice("precision", &TrainingConfig::precision, {"fp32", "bf16"},
-           "Number format of forward and backward; parameters stay fp32.");
+  f.Choice("precision", &TrainingConfig::precision, {"fp32", "bf16", "fp16"},
+           "Number format of forward and backward; parameters stay fp32. fp16 scales the loss by "
+           "itself and needs a GPU.");
+  f.Boolean("tf32", &TrainingConfig::tf32,
+            "On a GPU, compute the fp32 products of convolutions and matrices in TF32: faster, "
+            "with 10 bits of mantissa.");
+  f.Boolean("deterministic", &TrainingConfig::deterministic,
+            "On a GPU, use only algorithms that give the same bits on every run on the same GPUs; "
+            "slower. CPU ranks always do.");
+  f.Choice("cuda_graph", &TrainingConfig::cuda_graph, kUse,
+           "On a GPU, capture the whole step as one CUDA graph. auto: falls back to single "
+           "kernels where it cannot be, and says why.");
   f.Number("label_smoothing", &TrainingConfig::label_smoothing,
            "Share of the target probability that is spread over all classes.")
       .Below(0, 1);
