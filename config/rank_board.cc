@@ -133,6 +133,8 @@ const char* PhaseName(Phase phase) {
       return "paused";
     case Phase::kOther:
       return "other";
+    case Phase::kDevice:
+      return "device";
   }
   return "other";
 }

@@ -34,8 +34,9 @@ enum class Phase : int {
   kRecovery,
   kPaused,
   kOther,
+  kDevice,  // GPU: the host waits for the step's kernels, which are one graph or run behind it.
 };
-inline constexpr int kPhaseCount = 12;
+inline constexpr int kPhaseCount = 13;
 const char* PhaseName(Phase phase);  // "startup", "data_wait", …
 
 struct RankState {

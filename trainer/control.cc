@@ -2,8 +2,6 @@
 
 #include <signal.h>
 
-#include <ATen/ops/zeros.h>
-
 #include <atomic>
 
 namespace lockstep::trainer {
@@ -55,12 +53,8 @@ void Requests::Add(const StepSummary& summary) {
   disk_full |= summary.Has(Vote::kDiskFull);
 }
 
-Control::Control(Communicator& communicator, Agreement& agreement, CoordinatorLink* link)
-    : communicator_(communicator),
-      agreement_(agreement),
-      link_(link),
-      vector_(at::zeros({Agreement::VectorSize(communicator.size())}, at::kFloat)),
-      zero_(at::zeros({}, at::kFloat)) {}
+Control::Control(Agreement& agreement, CoordinatorLink* link)
+    : agreement_(agreement), link_(link) {}
 
 Control::~Control() = default;
 
@@ -78,11 +72,7 @@ void Control::CastVotes() {
 
 StepSummary Control::Together() {
   CastVotes();
-  agreement_.Fill(vector_, zero_, zero_, 0, 0.0);
-  communicator_.AllReduce(vector_);
-  communicator_.Wait();
-  agreement_.Exchange(vector_, 0);
-  return agreement_.Drain();
+  return agreement_.VoteNow();
 }
 
 std::vector<std::string> Control::TakeOrders(Vote vote) {

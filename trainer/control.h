@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "trainer/comm/communicator.h"
 #include "trainer/link/coordinator_link.h"
 #include "trainer/step/agreement.h"
 
@@ -34,12 +33,12 @@ struct Requests {
 class Control {
  public:
   /// `link` is null on every rank but 0, and where there is no coordinator to talk to.
-  Control(Communicator& communicator, Agreement& agreement, CoordinatorLink* link);
+  Control(Agreement& agreement, CoordinatorLink* link);
   ~Control();
   Control(const Control&) = delete;
   Control& operator=(const Control&) = delete;
 
-  /// Turns signals and newly come orders into votes of this rank. Call before each Fill().
+  /// Turns signals and newly come orders into votes of this rank. Call before each step.
   void CastVotes();
   void Cast(Vote vote) { agreement_.Cast(vote); }
 
@@ -53,12 +52,9 @@ class Control {
               const std::optional<CheckpointReport>& checkpoint = std::nullopt);
 
  private:
-  Communicator& communicator_;
   Agreement& agreement_;
   CoordinatorLink* link_;
   std::vector<Order> open_orders_;
-  at::Tensor vector_;
-  at::Tensor zero_;
 };
 
 /// From now on signals of this process are kept for Control. Call once, in main.

@@ -28,29 +28,37 @@ std::optional<EvaluationResult> Evaluate(Model& model, const Dataset& dataset,
     Model& model;
   } mode(model);
 
-  // [loss sum, correct, samples]
-  const at::Tensor totals = at::zeros({3}, at::kDouble);
-  double* sums = totals.data_ptr<double>();
+  // [loss sum, correct], added up on the device so that no batch waits for the host.
+  const at::Tensor sums =
+      at::zeros({2}, at::TensorOptions().dtype(at::kDouble).device(options.device));
+  int64_t samples = 0;
   for (int64_t i = 0; i < batches.count(); ++i) {
     const Batch batch = batches.Next();
     if (batch.labels.numel() > 0) {
-      const PrecisionScope precision(options.precision);
-      const Objective objective = ObjectiveOf(model.Forward(batch.images), batch.labels, 0.0);
-      sums[0] += objective.loss_sum.item<double>();
-      sums[1] += objective.correct.item<double>();
-      sums[2] += static_cast<double>(batch.labels.numel());
+      const PrecisionScope precision(options.precision, options.device.type());
+      const at::Tensor images = batch.images.to(options.device, /*non_blocking=*/true);
+      const at::Tensor labels = batch.labels.to(options.device, /*non_blocking=*/true);
+      const Objective objective = ObjectiveOf(model.Forward(images), labels, 0.0);
+      sums[0].add_(objective.loss_sum);
+      sums[1].add_(objective.correct);
+      samples += labels.numel();
     }
     // A few floats, so that a pause need not wait for the end of a long evaluation.
     requests.Add(control.Together());
     if (requests.leave() || requests.hold) return std::nullopt;
   }
+  // [loss sum, correct, samples]
+  const at::Tensor totals = at::zeros({3}, at::kDouble);
+  totals.narrow(0, 0, 2).copy_(sums);
+  auto* all = totals.mutable_data_ptr<double>();
+  all[2] = static_cast<double>(samples);
   communicator.AllReduce(totals);
   communicator.Wait();
   EvaluationResult result;
-  result.samples = static_cast<int64_t>(sums[2]);
+  result.samples = static_cast<int64_t>(all[2]);
   if (result.samples > 0) {
-    result.loss = sums[0] / sums[2];
-    result.top1 = sums[1] / sums[2];
+    result.loss = all[0] / all[2];
+    result.top1 = all[1] / all[2];
   }
   return result;
 }

@@ -13,6 +13,7 @@
 namespace lockstep::trainer {
 
 struct EvaluateOptions {
+  at::Device device = at::kCPU;
   int64_t batch = 100;  // Pictures through the model at once, per rank.
   config::Precision precision = config::Precision::kFp32;
   int prefetch_threads = 1;

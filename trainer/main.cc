@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -23,6 +24,7 @@
 #include "trainer/comm/world.h"
 #include "trainer/control.h"
 #include "trainer/data/dataset.h"
+#include "trainer/device/device.h"
 #include "trainer/link/coordinator_link.h"
 #include "trainer/link/rank_log.h"
 #include "trainer/saver.h"
@@ -254,6 +256,46 @@ void CheckWorld(const Arguments& arguments, const World& world, RunConfig config
   if (!checked.ok()) throw Refusal{TrainerExit::kBadConfig, checked.Report()};
 }
 
+// A GPU of its own for each rank of the host, or the CPU for all ranks of the world. Collective.
+std::unique_ptr<Device> OpenDevice(const RunConfig& config, const World& world) {
+  const bool wanted = config.resources.device != config::DeviceChoice::kCpu;
+  const int gpus = wanted ? GpuCount() : 0;
+  // Whoever gives each rank a host id of its own makes NCCL take one GPU for several: for tests.
+  const bool enough = gpus >= world.ranks_on_host() || (gpus > 0 && getenv("NCCL_HOSTID"));
+  const std::vector<int64_t> counts = world.AllGather(gpus);
+  const std::vector<int64_t> fits = world.AllGather(enough ? 1 : 0);
+  const auto most = *std::max_element(counts.begin(), counts.end());
+  if (most == 0) {
+    if (config.resources.device == config::DeviceChoice::kGpu) {
+      throw Refusal{TrainerExit::kBadConfig,
+                    absl::StrCat("resources.device is gpu, but there is none: ", WhyNoGpu())};
+    }
+    if (config.training.precision == config::Precision::kFp16) {
+      throw Refusal{TrainerExit::kBadConfig,
+                    "training.precision is fp16, which needs a GPU; bf16 runs on CPUs too"};
+    }
+    return OpenCpu();
+  }
+  for (size_t rank = 0; rank < fits.size(); ++rank) {
+    if (fits[rank] != 0) continue;
+    throw Refusal{TrainerExit::kBadConfig,
+                  absl::StrCat("rank ", rank, "'s host has ", counts[rank],
+                               counts[rank] == 1 ? " GPU" : " GPUs",
+                               " for more ranks than that; each rank needs one of its own. Start "
+                               "fewer ranks there, or set resources.device: cpu")};
+  }
+  return OpenGpu(world.local_rank() % gpus, {config.training.tf32, config.training.deterministic});
+}
+
+// For whoever looks into it: the collectives this rank was in the middle of.
+void KeepHistory(const RunDirectory& directory, int attempt, int rank,
+                 const Communicator& communicator) {
+  const std::string history = communicator.History();
+  if (history.empty()) return;
+  const auto path = directory.attempt(attempt) / absl::StrCat("collectives-rank-", rank, ".txt");
+  (void)config::WriteFileDurably(path, history);  // The message itself goes another way.
+}
+
 int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
   RunConfig config = LoadConfig(arguments, world);
   CheckWorld(arguments, world, config);
@@ -286,14 +328,20 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
 
   auto board = config::RankBoard::Open(directory.board(attempt), world.size());
   if (board.ok()) board->Claim(world.rank());
-  const std::unique_ptr<Communicator> communicator =
-      world.MakeCommunicator(std::chrono::milliseconds(
-          static_cast<int64_t>(1000 * config.resources.collective_timeout_seconds)));
+  const std::unique_ptr<Device> device = OpenDevice(config, world);
+  const std::unique_ptr<Communicator> communicator = world.MakeCommunicator(
+      *device, std::chrono::milliseconds(
+                   static_cast<int64_t>(1000 * config.resources.collective_timeout_seconds)));
+  if (device->is_gpu()) {
+    std::printf("rank %d: %s, %s\n", world.rank(), device->Describe().c_str(),
+                communicator->Describe().c_str());
+    std::fflush(stdout);
+  }
   const std::unique_ptr<CoordinatorLink> link =
       MakeLink(arguments, world, directory, attempt, config);
   ending.link = link.get();
 
-  TrainSetup setup{config, directory, attempt, *communicator};
+  TrainSetup setup{config, directory, attempt, *device, *communicator};
   setup.link = link.get();
   setup.board = board.ok() ? &*board : nullptr;
   setup.own_log = log != nullptr;
@@ -304,6 +352,7 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
     const Failure failure = Classify();
     TellFailure(ending, failure.exit, failure.message);
     ending.link = nullptr;
+    KeepHistory(directory, attempt, world.rank(), *communicator);
     if (Agreed(failure.exit)) return static_cast<int>(failure.exit);
     communicator->Abort(failure.message);
     world.Abort(static_cast<int>(failure.exit));

@@ -48,13 +48,24 @@ void CheckSameLayout(const std::string& mine, Communicator& communicator) {
 
 }  // namespace
 
-Replica::Replica(const config::RunConfig& config, const InputShape& input,
+Replica::Replica(const config::RunConfig& config, const InputShape& input, const Device& device,
                  Communicator& communicator)
-    : model_(MakeModel(config.model, input, config.seed)) {
+    : model_(MakeModel(config.model, input, config.seed)),
+      loss_scale_(config.training.precision, device.torch()) {
   const NamedTensors parameters = model_->Parameters();
   CheckSameLayout(Layout(parameters) + Layout(model_->Buffers()), communicator);
-  arena_ = std::make_unique<GradientArena>(
-      parameters, model_->Buffers(), Agreement::VectorSize(communicator.size()), communicator);
+  ArenaOptions options;
+  options.overlap = device.is_gpu() && communicator.size() > 1;
+  arena_ = std::make_unique<GradientArena>(parameters, model_->Buffers(),
+                                           Agreement::VectorSize(communicator.size()), communicator,
+                                           options);
+  // Drawn on the host, so that a seed means the same weights everywhere. The arena has moved what
+  // is float32; the counters follow, or a captured step would leave them behind.
+  for (const NamedTensor& buffer : model_->Buffers()) {
+    if (!buffer.tensor.is_floating_point()) {
+      buffer.tensor.set_data(buffer.tensor.to(device.torch()));
+    }
+  }
   optimizer_ = std::make_unique<Optimizer>(config.optimizer, *arena_);
 }
 
@@ -65,7 +76,9 @@ NamedTensors Replica::Weights() const {
 }
 
 NamedTensors Replica::OptimizerState() const {
-  return optimizer_->State();
+  NamedTensors state = optimizer_->State();
+  for (NamedTensor& tensor : loss_scale_.State()) state.push_back(std::move(tensor));
+  return state;
 }
 
 void Replica::Broadcast(Communicator& communicator) {

@@ -6,10 +6,12 @@
 
 #include "config/run_config.h"
 #include "trainer/comm/communicator.h"
+#include "trainer/device/device.h"
 #include "trainer/models/model.h"
 #include "trainer/step/agreement.h"
 #include "trainer/step/gradient_arena.h"
 #include "trainer/step/optimizer.h"
+#include "trainer/step/precision.h"
 
 namespace lockstep::trainer {
 
@@ -17,11 +19,13 @@ class Replica {
  public:
   /// Collective: rank 0's names, shapes and weights become everyone's. Throws std::runtime_error
   /// naming the first tensor that has another name or shape on another rank.
-  Replica(const config::RunConfig& config, const InputShape& input, Communicator& communicator);
+  Replica(const config::RunConfig& config, const InputShape& input, const Device& device,
+          Communicator& communicator);
 
   Model& model() { return *model_; }
   GradientArena& arena() { return *arena_; }
   Optimizer& optimizer() { return *optimizer_; }
+  LossScale& loss_scale() { return loss_scale_; }
 
   NamedTensors Weights() const;  // Parameters and all buffers, as a checkpoint names them.
   NamedTensors OptimizerState() const;
@@ -33,6 +37,7 @@ class Replica {
   std::unique_ptr<Model> model_;
   std::unique_ptr<GradientArena> arena_;
   std::unique_ptr<Optimizer> optimizer_;
+  LossScale loss_scale_;
 };
 
 }  // namespace lockstep::trainer

@@ -127,6 +127,7 @@ void Report::Step(const StepSummary& summary, double learning_rate) {
   progress_.loss = summary.loss;
   progress_.top1 = summary.samples > 0 ? summary.correct / summary.samples : 0;
   progress_.learning_rate = learning_rate;
+  progress_.gradient_norm = summary.gradient_norm;
   if (summary.nonfinite) ++progress_.nonfinite_steps;
   double latest = 0;
   for (const double arrival : summary.arrival_seconds) latest = std::max(latest, arrival);
@@ -150,13 +151,12 @@ void Report::Step(const StepSummary& summary, double learning_rate) {
 }
 
 void Report::Timing(double step_seconds, double allreduce_seconds, int64_t allreduce_bytes,
-                    int64_t samples, double gradient_norm) {
+                    int64_t samples) {
   ++progress_.steps;
   progress_.samples += samples;
   Observe(progress_.step_duration, step_seconds);
   Observe(progress_.allreduce_duration, allreduce_seconds);
   progress_.allreduce_bytes += allreduce_bytes;
-  progress_.gradient_norm = gradient_norm;
 }
 
 void Report::Epoch(int64_t step, int64_t epochs_done, const TrainingState& state) {

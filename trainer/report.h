@@ -47,7 +47,7 @@ class Report {
   /// Timings of a step just made; `allreduce_bytes` are what this rank sent through the
   /// communicator.
   void Timing(double step_seconds, double allreduce_seconds, int64_t allreduce_bytes,
-              int64_t samples, double gradient_norm);
+              int64_t samples);
   void Epoch(int64_t step, int64_t epochs_done, const TrainingState& state);
   void Evaluation(const EvaluationResult& result, const TrainingState& state);
   void Checkpoint(const CheckpointReport& checkpoint);

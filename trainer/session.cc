@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include <chrono>
@@ -23,6 +24,8 @@ namespace {
 
 constexpr auto kHoldPoll = std::chrono::milliseconds(20);
 constexpr double kDiskRetrySeconds = 15;
+// float16 finds its loss scale by overflowing; so many halvings bring 65,536 down to 2^-8.
+constexpr int kMostLossScaleCuts = 24;
 
 // SplitMix64's finalizer (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators,
 // 2014).
@@ -43,13 +46,14 @@ Session::Session(const TrainSetup& setup)
     : setup_(setup),
       config_(setup.config),
       clock_(setup.board, setup.communicator.rank()),
-      agreement_(setup.communicator.size(), setup.communicator.rank()),
-      learning_rate_(at::zeros({}, at::kFloat)) {
+      agreement_(setup.communicator, setup.device),
+      learning_rate_(
+          at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(setup.device.torch()))) {
   at::set_num_threads(config_.resources.threads_per_rank);
   OpenData();
   const InputShape input{train_data_->channels(), train_data_->height(), train_data_->width()};
-  replica_ = std::make_unique<Replica>(config_, input, setup_.communicator);
-  control_ = std::make_unique<Control>(setup_.communicator, agreement_, setup_.link);
+  replica_ = std::make_unique<Replica>(config_, input, setup_.device, setup_.communicator);
+  control_ = std::make_unique<Control>(agreement_, setup_.link);
   ReportOptions reporting;
   reporting.world_size = setup_.communicator.size();
   reporting.total_steps = total_steps_;
@@ -124,6 +128,10 @@ void Session::Tell(const std::string& what) const {
   std::fflush(stdout);
 }
 
+void Session::Say(const std::string& line) {
+  if (root()) report_->Say(line);
+}
+
 bool Session::AtEnd() const {
   return requests_.time_up || (total_steps_ > 0 && state_.step >= total_steps_);
 }
@@ -136,49 +144,65 @@ void Session::BeginStep() {
   step_began_ = MonotonicSeconds();
   clock_.SetStep(state_.step);
   if (reduce_ended_ == 0) reduce_ended_ = step_began_;
+  reduce_seconds_ = 0;
 }
 
-void Session::SeedGenerators(int64_t step, int64_t first_sample) {
-  // Dropout: a function of where and when, so that a resumed run draws the same.
-  const auto rank = static_cast<uint64_t>(setup_.communicator.rank());
-  const uint64_t place =
-      Mix(Mix(static_cast<uint64_t>(step)) ^ rank) ^ static_cast<uint64_t>(first_sample);
-  at::manual_seed(Mix(config_.seed ^ Mix(place)));
+Batch Session::NextBatch() {
+  clock_.Enter(Phase::kDataWait);
+  Batch batch = batches_->Next();
+  if (!setup_.device.is_gpu()) return batch;
+  arrival_ = MonotonicSeconds() - step_began_;
+  clock_.Enter(Phase::kH2d);
+  if (!on_device_.images.defined()) {
+    on_device_.images = at::empty_like(batch.images, setup_.device.torch());
+    on_device_.labels = at::empty_like(batch.labels, setup_.device.torch());
+  }
+  on_device_.images.copy_(batch.images, /*non_blocking=*/true);
+  on_device_.labels.copy_(batch.labels, /*non_blocking=*/true);
+  return on_device_;
 }
 
-void Session::FillVector(const at::Tensor& loss_sum, const at::Tensor& correct, int64_t samples) {
+void Session::Prepare(int64_t samples) {
   CastTimedVotes();
   control_->CastVotes();
-  step_samples_ = samples;
-  agreement_.Fill(replica_->arena().step_vector(), loss_sum, correct, samples,
-                  MonotonicSeconds() - reduce_ended_);
+  if (setup_.board != nullptr) setup_.board->CountCollective(setup_.communicator.rank());
+  agreement_.Prepare(samples, arrival_);
+  learning_rate_.fill_(schedule_->LearningRate(state_.step));
+  SeedGenerators();
+}
+
+void Session::SeedGenerators() {
+  // Dropout: a function of where and when, so that a resumed run draws the same.
+  const auto rank = static_cast<uint64_t>(setup_.communicator.rank());
+  at::manual_seed(Mix(config_.seed ^ Mix(Mix(static_cast<uint64_t>(state_.step)) ^ rank)));
+}
+
+void Session::FillVector(const at::Tensor& loss_sum, const at::Tensor& correct) {
+  agreement_.Fill(replica_->arena().step_vector(), loss_sum, correct);
 }
 
 void Session::BeginReduce() {
   clock_.Enter(Phase::kAllreduceExposed);
-  if (setup_.board != nullptr) setup_.board->CountCollective(setup_.communicator.rank());
   reduce_began_ = MonotonicSeconds();
+  if (!setup_.device.is_gpu()) arrival_ = reduce_began_ - reduce_ended_;
 }
 
 void Session::EndReduce() {
   reduce_ended_ = MonotonicSeconds();
-}
-
-const at::Tensor& Session::LearningRate(int64_t step) {
-  learning_rate_.fill_(schedule_->LearningRate(step));
-  return learning_rate_;
+  reduce_seconds_ = reduce_ended_ - reduce_began_;
 }
 
 void Session::EndStep() {
   const GradientArena& arena = replica_->arena();
   const int64_t made = state_.step++;
-  const at::Tensor found_before = found_nonfinite_;
-  found_nonfinite_ = arena.found_nonfinite().clone();
-  Learn(agreement_.Exchange(arena.step_vector(), made), found_before);
+  clock_.Enter(setup_.device.is_gpu() ? Phase::kDevice : Phase::kOther);
+  Learn(agreement_.Exchange({arena.step_vector(), arena.found_nonfinite(), arena.gradient_norm()},
+                            made));
   // What comes next looks at the state or leaves, so this step's own vector must have been read.
   if (requests_.any() || EvaluationDue() || CheckpointDue() || AtEnd()) {
-    Learn(agreement_.Drain(), found_nonfinite_);
+    Learn(agreement_.Drain());
   }
+  clock_.Enter(Phase::kOther);
   const int64_t check_every = config_.training.replica_check_every_steps;
   if (check_every > 0 && state_.step % check_every == 0) {
     CheckReplicas(arena, setup_.communicator, made);
@@ -188,19 +212,14 @@ void Session::EndStep() {
   if (setup_.link != nullptr && !setup_.link->rejected().empty()) {
     throw StaleAttempt(setup_.link->rejected());
   }
-  report_->Timing(MonotonicSeconds() - step_began_, reduce_ended_ - reduce_began_,
-                  arena.reduced_bytes(), config_.training.global_batch_size,
-                  arena.gradient_norm().item<double>());
+  report_->Timing(MonotonicSeconds() - step_began_, reduce_seconds_, arena.reduced_bytes(),
+                  config_.training.global_batch_size);
   report_->Progress(state_);
 }
 
-void Session::Learn(const StepSummary& summary, const at::Tensor& found_nonfinite) {
-  if (summary.step < 0) return;
-  requests_.Add(summary);
-  StepSummary step = summary;
-  // The gradient of a finite loss may overflow; every rank reads the same from the same reduced
-  // gradients.
-  step.nonfinite = summary.nonfinite || found_nonfinite.item<float>() != 0;
+void Session::Learn(const StepSummary& step) {
+  if (step.step < 0) return;
+  requests_.Add(step);
   if (root()) report_->Step(step, schedule_->LearningRate(step.step));
   CountNonFinite(step);
   const auto epochs_after = [&](int64_t steps) {
@@ -222,7 +241,9 @@ void Session::CountNonFinite(const StepSummary& step) {
     return;
   }
   // The optimizer has left everything as it was (found_nonfinite).
-  if (++state_.nonfinite_in_a_row <= config_.training.max_nonfinite_steps) return;
+  const int overflows =
+      config_.training.precision == config::Precision::kFp16 ? kMostLossScaleCuts : 0;
+  if (++state_.nonfinite_in_a_row <= config_.training.max_nonfinite_steps + overflows) return;
   throw NonFiniteLoss(
       absl::StrCat("the loss or a gradient was not finite in step ", step.step + 1, " (",
                    state_.nonfinite_in_a_row, " in a row; training.max_nonfinite_steps is ",
@@ -272,6 +293,7 @@ void Session::Evaluate() {
   const PhaseScope phase(clock_, Phase::kEval);
   const double began = MonotonicSeconds();
   EvaluateOptions options;
+  options.device = setup_.device.torch();
   options.precision = config_.training.precision;
   options.prefetch_threads = config_.data.prefetch_threads;
   options.prefetch_batches = config_.data.prefetch_batches;

@@ -30,8 +30,8 @@ class Session {
   ~Session();
 
   PhaseClock& clock() { return clock_; }
+  Device& device() { return setup_.device; }
   Replica& replica() { return *replica_; }
-  Batches& batches() { return *batches_; }
   int64_t step() const {
     return state_.step;
   }  // Steps done; also the 0-based number of the next one.
@@ -39,16 +39,19 @@ class Session {
   /// Is there another step to make? False at the end of the run and when the ranks agreed to leave.
   bool Continue() const;
 
-  // In the order of a step.
+  // In the order of a step. Between Prepare() and EndStep() stands the step's body, which may be a
+  // captured graph: whatever differs from step to step is in tensors by then.
   void BeginStep();
-  void SeedGenerators(int64_t step, int64_t first_sample);  // Dropout's.
-  void FillVector(const at::Tensor& loss_sum, const at::Tensor& correct, int64_t samples);
+  Batch NextBatch();              // On the device; in the same memory in each step.
+  void Prepare(int64_t samples);  // Votes, learning rate, seeds of dropout.
+  const at::Tensor& learning_rate() const { return learning_rate_; }
+  void FillVector(const at::Tensor& loss_sum, const at::Tensor& correct);
   void BeginReduce();
   void EndReduce();
-  const at::Tensor& LearningRate(int64_t step);
   void EndStep();
 
   // Between steps; collective.
+  void Say(const std::string& line);  // Rank 0, on the terminal.
   bool EvaluationDue() const;
   void Evaluate();
   bool CheckpointDue() const;
@@ -65,7 +68,8 @@ class Session {
   bool AtEnd() const;
   void OpenData();
   void Restore();
-  void Learn(const StepSummary& summary, const at::Tensor& found_nonfinite);
+  void Learn(const StepSummary& step);
+  void SeedGenerators();
   void CountNonFinite(const StepSummary& summary);
   void CastTimedVotes();
   void AfterWrite(const std::optional<CheckpointReport>& written);
@@ -95,13 +99,15 @@ class Session {
   TrainingState state_;
   Requests requests_;
   at::Tensor learning_rate_;
-  at::Tensor found_nonfinite_;  // Of the step before, read one step late like its vector.
+  Batch on_device_;  // GPU: where each batch is copied to.
   std::string stop_reason_ = "stopped by order";
   std::vector<std::string>
       checkpoint_orders_;  // Rank 0: to be answered when the checkpoint begun last is durable.
   std::optional<CheckpointReport> last_written_;
   double step_began_ = 0, reduce_began_ = 0, reduce_ended_ = 0;
-  int64_t step_samples_ = 0;
+  double arrival_ =
+      0;  // CPU: from one reduce to the next. GPU: waiting for data, all a host knows.
+  double reduce_seconds_ = 0;
   double last_save_ = 0;
 };
 

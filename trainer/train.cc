@@ -1,8 +1,7 @@
 #include "trainer/train.h"
 
-#include <ATen/Context.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 
@@ -10,7 +9,7 @@
 #include "trainer/objective.h"
 #include "trainer/session.h"
 #include "trainer/step/precision.h"
-#include "trainer/step/replica_guard.h"
+#include "trainer/step/step_runner.h"
 
 namespace lockstep::trainer {
 
@@ -18,46 +17,46 @@ using config::Phase;
 
 namespace {
 
-// What one rank adds up over the micro-batches of a step.
+// What one rank adds up over the micro-batches of a step, on its device.
 struct LocalSums {
-  at::Tensor loss = at::zeros({}, at::kFloat);
-  at::Tensor correct = at::zeros({}, at::kFloat);
+  explicit LocalSums(at::Device device)
+      : loss(at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device))),
+        correct(at::zeros_like(loss)) {}
 
   void Add(const Objective& objective) {
     loss += objective.loss_sum.detach();
     correct += objective.correct;
   }
+
+  at::Tensor loss;
+  at::Tensor correct;
 };
 
 }  // namespace
 
 Outcome Train(const TrainSetup& setup) {
   const config::TrainingConfig& training = setup.config.training;
+  const at::Device device = setup.device.torch();
   Session run(setup);
   PhaseClock& clock = run.clock();
   GradientArena& arena = run.replica().arena();
   Model& model = run.replica().model();
+  LossScale& loss_scale = run.replica().loss_scale();
   const auto global_batch = static_cast<double>(training.global_batch_size);
+  Batch batch;
 
-  while (run.Continue()) {
-    const int64_t step = run.step();
-    run.BeginStep();
-
-    clock.Enter(Phase::kDataWait);
-    const Batch batch = run.batches().Next();
+  const auto step = [&] {
     const int64_t samples = batch.labels.numel();
-
     arena.ZeroGradients();
-    LocalSums sums;
+    LocalSums sums(device);
     for (int64_t begin = 0; begin < samples; begin += training.micro_batch_size) {
       const int64_t size = std::min(training.micro_batch_size, samples - begin);
       if (begin + size == samples) arena.BeginLastBackward();
-      run.SeedGenerators(step, begin);
 
       clock.Enter(Phase::kForward);
       Objective objective;
       {
-        const PrecisionScope precision(training.precision);
+        const PrecisionScope precision(training.precision, device.type());
         const at::Tensor logits = model.Forward(batch.images.narrow(0, begin, size));
         objective =
             ObjectiveOf(logits, batch.labels.narrow(0, begin, size), training.label_smoothing);
@@ -66,21 +65,29 @@ Outcome Train(const TrainSetup& setup) {
       clock.Enter(Phase::kBackward);
       // Divided by the whole batch, so that the sum over micro-batches and ranks is the gradient of
       // its mean.
-      objective.loss_sum.div(global_batch).backward();
+      loss_scale.Apply(objective.loss_sum.div(global_batch)).backward();
       sums.Add(objective);
     }
 
-    run.FillVector(sums.loss, sums.correct, samples);
+    run.FillVector(sums.loss, sums.correct);
     run.BeginReduce();
-    arena.Reduce(static_cast<double>(samples) / global_batch);
+    arena.Reduce(static_cast<double>(samples) / global_batch, loss_scale.Inverse());
     run.EndReduce();
 
     clock.Enter(Phase::kOptimizer);
     if (training.gradient_clip_norm > 0) arena.ClipNorm(training.gradient_clip_norm);
-    run.replica().optimizer().Step(run.LearningRate(step), arena.found_nonfinite());
+    run.replica().optimizer().Step(run.learning_rate(), arena.found_nonfinite());
+    loss_scale.Update(arena.found_nonfinite());
+  };
+  StepRunner runner(setup.device, training.cuda_graph,
+                    [&](const std::string& how) { run.Say(how); });
 
+  while (run.Continue()) {
+    run.BeginStep();
+    batch = run.NextBatch();
+    run.Prepare(batch.labels.numel());
+    runner.Run(step);
     // From here on every rank knows the same: votes, loss and progress of the step before this one.
-    clock.Enter(Phase::kOther);
     run.EndStep();
 
     if (run.EvaluationDue()) run.Evaluate();

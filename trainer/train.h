@@ -12,6 +12,7 @@
 #include "config/run_config.h"
 #include "config/run_directory.h"
 #include "trainer/comm/communicator.h"
+#include "trainer/device/device.h"
 #include "trainer/link/coordinator_link.h"
 
 namespace lockstep::trainer {
@@ -20,6 +21,7 @@ struct TrainSetup {
   const config::RunConfig& config;  // Resolved.
   const config::RunDirectory& directory;
   int attempt = 1;
+  Device& device;
   Communicator& communicator;
   CoordinatorLink* link = nullptr;  // Rank 0, where there is a coordinator.
   config::RankBoard* board = nullptr;

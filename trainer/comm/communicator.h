@@ -6,8 +6,9 @@
 // its checkpoint.
 //
 // AllReduce() may return before the sum is there (a GPU backend works on its own stream, so buckets
-// travel while backward goes on); Wait() returns when every sum begun so far is. On the CPU
-// backends AllReduce() does it all.
+// travel while backward goes on). After Wait() every sum begun so far is there for whatever the
+// caller enqueues next; the host itself only waits in Await(). On the CPU backends AllReduce() does
+// it all.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,6 +17,8 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+
+#include "trainer/device/device.h"
 
 namespace lockstep::trainer {
 
@@ -47,6 +50,20 @@ class Communicator {
   /// Contiguous tensor of any dtype, from `root` to all, in place.
   virtual void Broadcast(const at::Tensor& tensor, int root) = 0;
   virtual void Barrier() = 0;
+
+  /// The host waits until what was enqueued before `event` was recorded has run. This is where a
+  /// GPU backend finds what went wrong on the device: throws CommunicatorLost for an error of a
+  /// collective, a peer that is gone, and a deadline that passes. Returns at once on the CPU.
+  virtual void Await(EventHandle event) {}
+
+  /// Throws CommunicatorLost when this communicator was aborted or a peer on this host is gone.
+  /// Never waits.
+  virtual void Check() {}
+
+  virtual std::string Describe() const = 0;  // "NCCL 2.28.9", "shared memory"
+
+  /// The newest collectives of this rank, oldest first, one a line: for whoever looks into a hang.
+  virtual std::string History() const { return ""; }
 
   /// Makes every collective of every rank, those under way too, throw CommunicatorLost with
   /// `reason`; the first reason is kept. Safe from any thread, also twice. Reaches the ranks of

@@ -44,6 +44,10 @@ class HostCommunicator : public Communicator {
   void Wait() override {}
   void Broadcast(const at::Tensor& tensor, int root) override;
   void Barrier() override;
+  void Check() override { rendezvous_.Check(); }
+  std::string Describe() const override {
+    return parts_.several_hosts ? "shared memory, MPI between hosts" : "shared memory";
+  }
   void Abort(std::string_view reason) noexcept override;
 
  private:

@@ -172,15 +172,29 @@ void Rendezvous::BlameMissing(milliseconds waited) {
        " did not arrive within " + Seconds(waited));
 }
 
+bool Rendezvous::Gone(int index) const {
+  const int64_t pid = slot(index).pid.load();
+  return pid != 0 && kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH;
+}
+
+void Rendezvous::FailForDead(int index) {
+  ThrowIfAborted();
+  Fail(Describe() + ": rank " + std::to_string(options_.ranks[index]) + " is gone (process " +
+       std::to_string(slot(index).pid.load()) + " ended)");
+}
+
 void Rendezvous::BlameDead() {
   for (int i = 0; i < size(); ++i) {
-    const int64_t pid = slot(i).pid.load();
-    if (slot(i).arrivals.load() >= arrivals_ || pid == 0) continue;
-    if (kill(static_cast<pid_t>(pid), 0) == 0 || errno != ESRCH) continue;
+    if (slot(i).arrivals.load() >= arrivals_ || !Gone(i)) continue;
     control_->sleepers.fetch_sub(1);
-    ThrowIfAborted();
-    Fail(Describe() + ": rank " + std::to_string(options_.ranks[i]) + " is gone (process " +
-         std::to_string(pid) + " ended)");
+    FailForDead(i);
+  }
+}
+
+void Rendezvous::Check() {
+  ThrowIfAborted();
+  for (int i = 0; options_.processes && i < size(); ++i) {
+    if (Gone(i)) FailForDead(i);
   }
 }
 

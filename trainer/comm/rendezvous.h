@@ -61,6 +61,8 @@ class Rendezvous {
   /// first reason is kept.
   void Abort(std::string_view reason) noexcept;
   void ThrowIfAborted() const;
+  /// ThrowIfAborted(), and also when a process of this host's ranks is gone.
+  void Check();
   /// Abort(reason), then throws CommunicatorLost(reason).
   [[noreturn]] void Fail(const std::string& reason);
 
@@ -79,6 +81,8 @@ class Rendezvous {
   void Sleep(uint32_t generation, std::chrono::milliseconds limit);
   bool Spin(uint32_t generation) const;
   void BlameMissing(std::chrono::milliseconds waited);
+  bool Gone(int index) const;
+  [[noreturn]] void FailForDead(int index);
   void BlameDead();
   void CheckSame(const Collective& mine);
 

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <exception>
 
+#include "trainer/comm/nccl_communicator.h"
 #include "trainer/comm/shared_window.h"
 #include "trainer/comm/threads.h"
 
@@ -102,9 +103,14 @@ void World::Abort(int exit_code) const {
   std::_Exit(exit_code);
 }
 
-std::unique_ptr<Communicator> World::MakeCommunicator(std::chrono::milliseconds deadline) const {
-  if (impl_->size == 1) return std::move(MakeThreadCommunicators(1, {.deadline = deadline})[0]);
-  return MakeSharedWindowCommunicator(MPI_COMM_WORLD, {.deadline = deadline});
+std::unique_ptr<Communicator> World::MakeCommunicator(Device& device,
+                                                      std::chrono::milliseconds deadline) const {
+  std::unique_ptr<Communicator> host =
+      impl_->size == 1 ? std::move(MakeThreadCommunicators(1, {.deadline = deadline})[0])
+                       : MakeSharedWindowCommunicator(MPI_COMM_WORLD, {.deadline = deadline});
+  if (!device.is_gpu()) return host;
+  return std::make_unique<NcclCommunicator>(std::move(host), device,
+                                            NcclOptions{.deadline = deadline});
 }
 
 }  // namespace lockstep::trainer

@@ -34,8 +34,10 @@ class World {
   /// Ends every rank of this world with `exit_code`; does not return.
   [[noreturn]] void Abort(int exit_code) const;
 
-  /// Shared memory among the ranks of a host, MPI between hosts. Collective.
-  std::unique_ptr<Communicator> MakeCommunicator(std::chrono::milliseconds deadline) const;
+  /// NCCL among GPUs; for the CPU shared memory among the ranks of a host and MPI between hosts.
+  /// Collective. `device` must outlive it.
+  std::unique_ptr<Communicator> MakeCommunicator(Device& device,
+                                                 std::chrono::milliseconds deadline) const;
 
  private:
   struct Impl;

@@ -10,9 +10,13 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <vector>
+
+#include "trainer/comm/communicator.h"
+#include "trainer/device/device.h"
 
 namespace lockstep::trainer {
 
@@ -25,47 +29,71 @@ struct StepSummary {
   double loss = 0;     // Mean over the global batch.
   double correct = 0;  // Samples whose top-1 prediction was right.
   double samples = 0;
-  bool nonfinite = false;
+  bool nonfinite = false;    // The loss or a gradient.
+  double gradient_norm = 0;  // L2, before clipping.
   bool votes[kVoteCount] = {};
-  std::vector<double>
-      arrival_seconds;   // Per rank: time from the end of the last reduce to entering this one.
-  int slowest_rank = 0;  // Largest arrival.
+  std::vector<double> arrival_seconds;  // Per rank: what it told Prepare().
+  int slowest_rank = 0;                 // Largest arrival.
 
   bool Has(Vote vote) const { return votes[static_cast<int>(vote)]; }
 };
 
+// What the arena's reduction gave, on its device. The two scalars may be missing.
+struct Reduced {
+  at::Tensor vector;           // float32 [VectorSize]
+  at::Tensor found_nonfinite;  // float32, 0-dim: a gradient can be NaN where every loss is finite.
+  at::Tensor gradient_norm;    // float32, 0-dim.
+};
+
 class Agreement {
  public:
-  explicit Agreement(int world_size, int rank);
+  /// Both must outlive this.
+  Agreement(Communicator& communicator, Device& device);
 
   static int64_t VectorSize(int world_size);
 
-  /// From any thread or signal-safe context: kept until the next Fill().
+  /// From any thread or signal-safe context: kept until the next Prepare().
   void Cast(Vote vote) noexcept;
 
-  /// Writes this rank's part into `vector` (float32 [VectorSize], device of the arena). `loss_sum`
-  /// and `correct` are 0-dim tensors on that device, so no sync is needed. loss_sum is over this
-  /// rank's samples.
-  void Fill(const at::Tensor& vector, const at::Tensor& loss_sum, const at::Tensor& correct,
-            int64_t samples, double arrival_seconds);
+  /// The host's part of a step, before its kernels: this rank's votes, its samples, and how long it
+  /// took to get from the end of one reduce to the next (of the step before, the newest known).
+  void Prepare(int64_t samples, double arrival_seconds);
 
-  /// Takes the reduced vector of `step` away (a copy that does not wait) and returns the summary of
-  /// the step before it. `found_nonfinite` (0-dim, e.g. the arena's; the same on all ranks) is
-  /// added to that step's non-finite count: a gradient can be NaN where every loss is finite.
-  StepSummary Exchange(const at::Tensor& reduced_vector, int64_t step,
-                       const at::Tensor& found_nonfinite = {});
+  /// The device's part: writes what Prepare() said and this rank's sums (0-dim, over its samples)
+  /// into `vector` (float32 [VectorSize]). Waits for nothing, so a graph may hold it.
+  void Fill(const at::Tensor& vector, const at::Tensor& loss_sum, const at::Tensor& correct);
+
+  /// Takes what was reduced in `step` away (a copy that does not wait) and returns the summary of
+  /// the step before it, for which it may wait.
+  StepSummary Exchange(const Reduced& reduced, int64_t step);
 
   /// Waits for the newest copy and returns its summary; the next Exchange() then returns step -1.
   /// For evaluation, checkpoint and the end.
   StepSummary Drain();
 
+  /// Sums the votes alone, right now: for the times when no step is being made. Collective. The
+  /// summary's step is 0.
+  StepSummary VoteNow();
+
  private:
-  StepSummary Decode(const at::Tensor& vector, int64_t step) const;
-  int world_size_;
-  int rank_;
+  // Alternating, so that one is still being copied to or from the device while the host uses the
+  // other.
+  struct Turn {
+    at::Tensor mine;   // Host: this rank's part.
+    at::Tensor all;    // Host: the reduced vector with the two scalars behind it.
+    EventHandle read;  // `all` is there.
+  };
+  void WriteMine(const at::Tensor& mine, int64_t samples, double arrival_seconds);
+  StepSummary Decode(const at::Tensor& all, int64_t step) const;
+
+  Communicator& communicator_;
+  Device& device_;
   std::atomic<uint32_t> pending_{0};
-  at::Tensor newest_;
+  std::array<Turn, 2> turns_;
+  size_t prepared_ = 0;  // Index of the turn that Prepare() used last.
+  size_t newest_ = 0;    // Index of the turn that Exchange() used last.
   int64_t newest_step_ = -1;
+  at::Tensor incoming_;  // Device: what Prepare() said.
 };
 
 }  // namespace lockstep::trainer

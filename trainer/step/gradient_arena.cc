@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/mul.h>
@@ -18,6 +19,7 @@
 #include <numeric>
 #include <stdexcept>
 #include <unordered_set>
+#include <utility>
 
 namespace lockstep::trainer {
 namespace {
@@ -115,6 +117,7 @@ struct GradientArena::Impl {
   void AddHooks();
   void Accumulated(size_t bucket);
   void SendReady(bool all);
+  void LearnOrder();
   void JudgeStep();
 
   Communicator& communicator;
@@ -136,7 +139,10 @@ struct GradientArena::Impl {
   at::Tensor norm;   // 0-dim float32.
   at::Tensor found;  // 0-dim float32.
 
-  std::vector<Bucket> buckets;  // In the order they are sent, which is the same on all ranks.
+  std::vector<Bucket> buckets;
+  std::vector<int64_t> order;   // Buckets as they are sent, which is the same on all ranks.
+  std::vector<int64_t> filled;  // Buckets as the first backward filled them; then not kept.
+  bool learned = false;
   std::vector<Hook> hooks;
   size_t sent = 0;  // Buckets sent in this step.
   bool last_backward = false;
@@ -220,9 +226,9 @@ void GradientArena::Impl::TakeOverBuffers(const NamedTensors& named_buffers) {
   }
 }
 
-// Walks each slice from its end, since backward fills the last layers first. Buckets are sent in
-// the order in which backward is expected to complete them: a bucket is complete with the gradient
-// of the parameter that forward used first.
+// Walks each slice from its end, since backward fills the last layers first. In the first step
+// buckets are sent in the order in which backward is expected to complete them: a bucket is
+// complete with the gradient of the parameter that forward used first.
 void GradientArena::Impl::MakeBuckets() {
   int64_t limit = options.first_bucket_bytes / int64_t{sizeof(float)};
   size_t next = entries.size();
@@ -243,6 +249,8 @@ void GradientArena::Impl::MakeBuckets() {
   }
   std::stable_sort(buckets.begin(), buckets.end(),
                    [](const Bucket& a, const Bucket& b) { return a.last_ready > b.last_ready; });
+  order.resize(buckets.size());
+  std::iota(order.begin(), order.end(), int64_t{0});
 }
 
 void GradientArena::Impl::AddHooks() {
@@ -259,17 +267,32 @@ void GradientArena::Impl::AddHooks() {
 
 void GradientArena::Impl::Accumulated(size_t bucket) {
   if (!last_backward) return;
-  --buckets[bucket].waiting;
+  if (--buckets[bucket].waiting == 0 && !learned) filled.push_back(static_cast<int64_t>(bucket));
   SendReady(/*all=*/false);
 }
 
 // A bucket is sent when it and all before it are complete, so that every rank sends them in one
 // order. `all` also sends those whose parameters this backward did not reach.
 void GradientArena::Impl::SendReady(bool all) {
-  while (sent < buckets.size() && (all || buckets[sent].waiting == 0)) {
-    const Bucket& bucket = buckets[sent++];
+  while (sent < order.size()) {
+    const Bucket& bucket = buckets[static_cast<size_t>(order[sent])];
+    if (!all && bucket.waiting > 0) return;
+    ++sent;
     communicator.AllReduce(region.narrow(0, bucket.begin, bucket.end - bucket.begin));
   }
+}
+
+// What rank 0 saw in its first backward is how every rank sends from then on. Buckets that this
+// backward did not reach come last.
+void GradientArena::Impl::LearnOrder() {
+  for (const int64_t bucket : order) {
+    if (std::find(filled.begin(), filled.end(), bucket) == filled.end()) filled.push_back(bucket);
+  }
+  const at::Tensor shared =
+      at::from_blob(filled.data(), {static_cast<int64_t>(filled.size())}, at::kLong);
+  communicator.Broadcast(shared, 0);
+  order = std::exchange(filled, {});
+  learned = true;
 }
 
 // Norm and verdict from the reduced region, on every rank the same bits.
@@ -346,7 +369,7 @@ void GradientArena::BeginLastBackward() {
   impl_->last_backward = true;
 }
 
-void GradientArena::Reduce(double share) {
+void GradientArena::Reduce(double share, const at::Tensor& inverse_loss_scale) {
   const at::NoGradGuard no_grad;
   Impl& impl = *impl_;
   at::mul_out(impl.region_buffers, impl.buffers, share);
@@ -360,6 +383,8 @@ void GradientArena::Reduce(double share) {
     impl.communicator.AllReduce(impl.region);
   }
   impl.communicator.Wait();
+  if (impl.options.overlap && !impl.learned) impl.LearnOrder();
+  if (inverse_loss_scale.defined()) impl.gradients.mul_(inverse_loss_scale);
   impl.JudgeStep();
 }
 

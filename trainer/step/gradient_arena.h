@@ -32,8 +32,9 @@ namespace lockstep::trainer {
 struct ArenaOptions {
   int64_t first_bucket_bytes = 1 << 20;
   int64_t bucket_bytes = 25 << 20;
-  bool overlap = false;  // Send buckets as backward fills them. Off on CPU, where it hides nothing
-                         // (PERFORMANCE: one busy core per rank).
+  // Send buckets as backward fills them, in the order seen in the first step. Off on CPU, where it
+  // hides nothing (PERFORMANCE: one busy core per rank).
+  bool overlap = false;
 };
 
 // A run of parameters that share one optimizer setting: elements [offset, offset + size) of the
@@ -82,8 +83,10 @@ class GradientArena {
   /// only).
   void BeginLastBackward();
 
-  /// Sums the region over the ranks and waits. `share` = this rank's samples / global batch.
-  void Reduce(double share);
+  /// Sums the region over the ranks; what is enqueued afterwards sees the sums. `share` = this
+  /// rank's samples / global batch. `inverse_loss_scale` (0-dim float32, may be missing) takes a
+  /// loss scale out of the gradients.
+  void Reduce(double share, const at::Tensor& inverse_loss_scale = {});
 
   /// 0-dim float32: 1 when any reduced gradient is not finite, else 0. Valid after Reduce(). No
   /// host sync.

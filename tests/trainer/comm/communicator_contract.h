@@ -117,6 +117,7 @@ inline void RepeatsTheSameBits(Communicator& communicator) {
     const at::Tensor tensor = at::empty({50'021}, at::kFloat);
     FillTerms<float>(tensor, communicator.rank(), 77);
     communicator.AllReduce(tensor);
+    communicator.Wait();
     if (repeat == 0) first = tensor;
     EXPECT_TRUE(first.equal(tensor)) << "repeat " << repeat;
   }

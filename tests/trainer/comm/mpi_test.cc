@@ -142,7 +142,8 @@ TEST(WorldTest, KnowsItsHost) {
 }
 
 TEST(WorldTest, MakesACommunicatorOfItsSize) {
-  const auto communicator = world->MakeCommunicator(std::chrono::seconds(60));
+  const auto cpu = OpenCpu();
+  const auto communicator = world->MakeCommunicator(*cpu, std::chrono::seconds(60));
   EXPECT_EQ(communicator->rank(), world->rank());
   EXPECT_EQ(communicator->size(), world->size());
   contract::SumsAnyTensor<float>(*communicator, at::kFloat);

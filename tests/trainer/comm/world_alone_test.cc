@@ -32,7 +32,8 @@ TEST_F(WorldAloneTest, IsAWorldOfOneAtOnce) {
 
 TEST_F(WorldAloneTest, CommunicatorOfOneKeepsTheContract) {
   const World world(nullptr, nullptr);
-  const auto communicator = world.MakeCommunicator(std::chrono::seconds(10));
+  const auto cpu = OpenCpu();
+  const auto communicator = world.MakeCommunicator(*cpu, std::chrono::seconds(10));
   contract::SumsAnyTensor<float>(*communicator, at::kFloat);
   contract::SumsAllocatedMemory(*communicator);
   contract::BroadcastsFromEveryRoot(*communicator);

@@ -25,15 +25,17 @@ struct Share {
 StepSummary Step(Agreement& agreement, Communicator& communicator, int64_t step, Share share,
                  const at::Tensor& found = {}) {
   const at::Tensor vector = at::zeros({Agreement::VectorSize(communicator.size())}, at::kFloat);
+  agreement.Prepare(share.samples, share.arrival);
   agreement.Fill(vector, at::full({}, share.loss_sum, at::kFloat),
-                 at::full({}, share.correct, at::kFloat), share.samples, share.arrival);
+                 at::full({}, share.correct, at::kFloat));
   communicator.AllReduce(vector);
-  return agreement.Exchange(vector, step, found);
+  return agreement.Exchange({.vector = vector, .found_nonfinite = found}, step);
 }
 
 TEST(AgreementTest, EveryRankReadsTheSumsOneStepLate) {
   RunRanks(3, [](Communicator& c) {
-    Agreement agreement(c.size(), c.rank());
+    const auto cpu = OpenCpu();
+    Agreement agreement(c, *cpu);
     const double rank = c.rank();
     const Share share{.loss_sum = 3 * rank,
                       .correct = rank,
@@ -54,7 +56,8 @@ TEST(AgreementTest, EveryRankReadsTheSumsOneStepLate) {
 
 TEST(AgreementTest, AVoteOfOneRankReachesAllOnceAndAtTheSameStep) {
   RunRanks(4, [](Communicator& c) {
-    Agreement agreement(c.size(), c.rank());
+    const auto cpu = OpenCpu();
+    Agreement agreement(c, *cpu);
     if (c.rank() == 2) agreement.Cast(Vote::kCheckpoint);
     std::vector<int64_t> seen;
     for (int64_t step = 0; step < 4; ++step) {
@@ -73,7 +76,8 @@ TEST(AgreementTest, AVoteOfOneRankReachesAllOnceAndAtTheSameStep) {
 
 TEST(AgreementTest, DrainGivesTheNewestAndOnlyOnce) {
   RunRanks(2, [](Communicator& c) {
-    Agreement agreement(c.size(), c.rank());
+    const auto cpu = OpenCpu();
+    Agreement agreement(c, *cpu);
     EXPECT_EQ(agreement.Drain().step, -1) << "nothing was reduced yet";
     if (c.rank() == 0) agreement.Cast(Vote::kPause);
     Step(agreement, c, 7, {});
@@ -89,7 +93,8 @@ TEST(AgreementTest, DrainGivesTheNewestAndOnlyOnce) {
 TEST(AgreementTest, NonfiniteLossOfOneRankIsSeenByAll) {
   for (const double bad : {static_cast<double>(NAN), static_cast<double>(INFINITY)}) {
     RunRanks(3, [bad](Communicator& c) {
-      Agreement agreement(c.size(), c.rank());
+      const auto cpu = OpenCpu();
+      Agreement agreement(c, *cpu);
       Step(agreement, c, 0, {.loss_sum = c.rank() == 1 ? bad : 1.0});
       EXPECT_TRUE(Step(agreement, c, 1, {}).nonfinite);
       EXPECT_FALSE(agreement.Drain().nonfinite);
@@ -99,38 +104,72 @@ TEST(AgreementTest, NonfiniteLossOfOneRankIsSeenByAll) {
 
 TEST(AgreementTest, TheArenasVerdictCounts) {
   RunRanks(2, [](Communicator& c) {
-    Agreement agreement(c.size(), c.rank());
+    const auto cpu = OpenCpu();
+    Agreement agreement(c, *cpu);
     Step(agreement, c, 0, {}, at::full({}, 1.0, at::kFloat));
     EXPECT_TRUE(Step(agreement, c, 1, {}, at::zeros({})).nonfinite);
     EXPECT_FALSE(agreement.Drain().nonfinite);
   });
 }
 
+TEST(AgreementTest, TheGradientNormComesAlong) {
+  RunRanks(1, [](Communicator& c) {
+    const auto cpu = OpenCpu();
+    Agreement agreement(c, *cpu);
+    agreement.Prepare(1, 0.0);
+    const at::Tensor vector = at::zeros({Agreement::VectorSize(1)}, at::kFloat);
+    agreement.Exchange({vector, at::zeros({}), at::full({}, 2.5, at::kFloat)}, 3);
+    EXPECT_DOUBLE_EQ(agreement.Drain().gradient_norm, 2.5);
+  });
+}
+
+TEST(AgreementTest, VotesBetweenStepsLeaveTheNewestStepAlone) {
+  RunRanks(2, [](Communicator& c) {
+    const auto cpu = OpenCpu();
+    Agreement agreement(c, *cpu);
+    Step(agreement, c, 5, {.loss_sum = 4, .samples = 2});
+    if (c.rank() == 1) agreement.Cast(Vote::kHold);
+    EXPECT_TRUE(agreement.VoteNow().Has(Vote::kHold));
+    EXPECT_FALSE(agreement.VoteNow().Has(Vote::kHold)) << "once";
+    const StepSummary summary = agreement.Drain();
+    EXPECT_EQ(summary.step, 5);
+    EXPECT_DOUBLE_EQ(summary.loss, 2);
+  });
+}
+
 TEST(AgreementTest, TheVectorMayBeReusedForTheNextStep) {
   RunRanks(1, [](Communicator& c) {
-    Agreement agreement(1, 0);
+    const auto cpu = OpenCpu();
+    Agreement agreement(c, *cpu);
     const at::Tensor vector = at::zeros({Agreement::VectorSize(1)}, at::kFloat);
-    agreement.Fill(vector, at::full({}, 5.0, at::kFloat), at::zeros({}), 2, 0.0);
-    agreement.Exchange(vector, 0);
-    agreement.Fill(vector, at::full({}, 80.0, at::kFloat), at::zeros({}), 2, 0.0);
-    EXPECT_DOUBLE_EQ(agreement.Exchange(vector, 1).loss, 2.5);
+    agreement.Prepare(2, 0.0);
+    agreement.Fill(vector, at::full({}, 5.0, at::kFloat), at::zeros({}));
+    agreement.Exchange({.vector = vector}, 0);
+    agreement.Prepare(2, 0.0);
+    agreement.Fill(vector, at::full({}, 80.0, at::kFloat), at::zeros({}));
+    EXPECT_DOUBLE_EQ(agreement.Exchange({.vector = vector}, 1).loss, 2.5);
   });
 }
 
 TEST(AgreementTest, TakesALossThatStillCarriesItsGraph) {
-  Agreement agreement(1, 0);
+  const auto alone = MakeThreadCommunicators(1);
+  const auto cpu = OpenCpu();
+  Agreement agreement(*alone[0], *cpu);
   const at::Tensor vector = at::zeros({Agreement::VectorSize(1)}, at::kFloat);
   const at::Tensor weight = at::full({}, 3.0, at::kFloat).set_requires_grad(true);
-  agreement.Fill(vector, weight.mul(2.0), at::zeros({}), 1, 0.0);
+  agreement.Prepare(1, 0.0);
+  agreement.Fill(vector, weight.mul(2.0), at::zeros({}));
   EXPECT_FALSE(vector.requires_grad());
-  agreement.Exchange(vector, 0);
+  agreement.Exchange({.vector = vector}, 0);
   EXPECT_DOUBLE_EQ(agreement.Drain().loss, 6.0);
 }
 
 Agreement* signalled = nullptr;
 
 TEST(AgreementTest, VotesMayBeCastFromASignalHandler) {
-  Agreement agreement(1, 0);
+  const auto alone = MakeThreadCommunicators(1);
+  const auto cpu = OpenCpu();
+  Agreement agreement(*alone[0], *cpu);
   signalled = &agreement;
   struct sigaction action = {};
   struct sigaction before = {};

@@ -25,22 +25,25 @@ at::Tensor Train(Communicator& communicator, bool batch_norm) {
 }
 
 TEST(DataParallelMpiTest, ProcessesTrainAsOneRankOnTheWholeBatch) {
-  const auto communicator = world->MakeCommunicator(std::chrono::seconds(60));
+  const auto cpu = OpenCpu();
+  const auto communicator = world->MakeCommunicator(*cpu, std::chrono::seconds(60));
   const at::Tensor shared = Train(*communicator, /*batch_norm=*/false);
   const auto alone = MakeThreadCommunicators(1);
   EXPECT_LE(RelativeDifference(shared, Train(*alone[0], /*batch_norm=*/false)), 1e-5);
 }
 
 TEST(DataParallelMpiTest, ProcessesRepeatTheSameBits) {
-  const auto first = world->MakeCommunicator(std::chrono::seconds(60));
+  const auto cpu = OpenCpu();
+  const auto first = world->MakeCommunicator(*cpu, std::chrono::seconds(60));
   const at::Tensor one = Train(*first, /*batch_norm=*/true);
-  const auto second = world->MakeCommunicator(std::chrono::seconds(60));
+  const auto second = world->MakeCommunicator(*cpu, std::chrono::seconds(60));
   EXPECT_TRUE(one.equal(Train(*second, /*batch_norm=*/true)));
 }
 
 TEST(DataParallelMpiTest, TheGuardNamesTheProcessThatDiffers) {
   if (world->size() < 3) GTEST_SKIP() << "two ranks have no majority";
-  const auto communicator = world->MakeCommunicator(std::chrono::seconds(60));
+  const auto cpu = OpenCpu();
+  const auto communicator = world->MakeCommunicator(*cpu, std::chrono::seconds(60));
   Replica replica(*communicator, {});
   if (communicator->rank() == 1) replica.arena.parameters()[40] += 1e-6;
   try {

@@ -166,11 +166,12 @@ TEST_P(NonfiniteTest, InfiniteGradientBehindAFiniteLossIsSeen) {
     const SmallBatch mine = replica.Share(BatchOf(1));
     const at::Tensor loss = replica.Gradients(mine);
     if (communicator.rank() == 1) replica.net->dense->bias.grad()[2] = INFINITY;
-    replica.agreement.Fill(replica.arena.step_vector(), loss, at::zeros({}), mine.size(), 0.0);
+    replica.agreement.Prepare(mine.size(), 0.0);
+    replica.agreement.Fill(replica.arena.step_vector(), loss, at::zeros({}));
     replica.arena.Reduce(0.5);
     replica.Update();
     EXPECT_TRUE(Same(before, Everything(replica)));
-    replica.agreement.Exchange(replica.arena.step_vector(), 1, replica.arena.found_nonfinite());
+    replica.agreement.Exchange({replica.arena.step_vector(), replica.arena.found_nonfinite()}, 1);
     EXPECT_TRUE(replica.agreement.Drain().nonfinite);
   });
 }
@@ -183,7 +184,8 @@ TEST_P(NonfiniteTest, NanLossWithFiniteGradientsIsSeen) {
     const SmallBatch mine = replica.Share(BatchOf(1));
     at::Tensor loss = replica.Gradients(mine);
     if (communicator.rank() == 0) loss = at::full({}, NAN);
-    replica.agreement.Fill(replica.arena.step_vector(), loss, at::zeros({}), mine.size(), 0.0);
+    replica.agreement.Prepare(mine.size(), 0.0);
+    replica.agreement.Fill(replica.arena.step_vector(), loss, at::zeros({}));
     replica.arena.Reduce(0.5);
     replica.Update();
     EXPECT_TRUE(Same(before, Everything(replica)));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -180,6 +181,7 @@ class CountingCommunicator : public Communicator {
   void Wait() override { inner_.Wait(); }
   void Broadcast(const at::Tensor& tensor, int root) override { inner_.Broadcast(tensor, root); }
   void Barrier() override { inner_.Barrier(); }
+  std::string Describe() const override { return "counting " + inner_.Describe(); }
   void Abort(std::string_view reason) noexcept override { inner_.Abort(reason); }
 
   std::vector<int64_t> sizes;
@@ -226,6 +228,33 @@ TEST_F(OverlapTest, SendsWhatBackwardDidNotReachInReduce) {
   arena_.Reduce(1.0);
   EXPECT_EQ(SentElements() * int64_t{sizeof(float)}, arena_.reduced_bytes());
   EXPECT_EQ(net_.dense->bias.grad().sum().item<float>(), 5.0f);
+}
+
+TEST_F(OverlapTest, BucketsLeaveInTheOrderThatTheFirstBackwardFilledThem) {
+  // Told in the wrong order: backward fills first what the arena expects last.
+  SmallNet net(/*batch_norm=*/false);
+  NamedTensors backwards = net.Parameters();
+  std::reverse(backwards.begin(), backwards.end());
+  GradientArena arena(backwards, {}, 1, counting_,
+                      {.first_bucket_bytes = 4, .bucket_bytes = 4, .overlap = true});
+  const auto sent_by_a_step = [&] {
+    counting_.sizes.clear();
+    arena.ZeroGradients();
+    arena.BeginLastBackward();
+    Backward(net);
+    arena.Reduce(1.0);
+    return counting_.sizes;
+  };
+  const int64_t dense_weight = 5 * 108 + 4;  // Padded to a multiple of 16.
+  const std::vector<int64_t> first = sent_by_a_step();
+  const std::vector<int64_t> second = sent_by_a_step();
+  const auto place = [&](const std::vector<int64_t>& sizes) {
+    return std::find(sizes.begin(), sizes.end(), dense_weight) - sizes.begin();
+  };
+  EXPECT_GE(place(first), 4) << "of six buckets";
+  EXPECT_LE(place(second), 1) << "the last layer's gradient is there first";
+  EXPECT_TRUE(std::is_permutation(first.begin(), first.end(), second.begin(), second.end()));
+  EXPECT_EQ(sent_by_a_step(), second);
 }
 
 TEST_F(OverlapTest, ALostRankComesOutOfBackwardAsItself) {

@@ -90,7 +90,7 @@ class Replica {
         net(std::make_shared<SmallNet>(options.batch_norm)),
         arena(net->Parameters(), net->Buffers(), Agreement::VectorSize(communicator.size()),
               communicator, options.arena),
-        agreement(communicator.size(), communicator.rank()),
+        agreement(communicator, *device),
         optimizer(options.optimizer, arena) {}
 
   SmallBatch Share(const SmallBatch& global) const {
@@ -103,10 +103,12 @@ class Replica {
 
   void Step(int64_t step, const SmallBatch& mine) {
     const at::Tensor loss = Gradients(mine);
-    agreement.Fill(arena.step_vector(), loss, at::zeros({}), mine.size(), 0.0);
+    agreement.Prepare(mine.size(), 0.0);
+    agreement.Fill(arena.step_vector(), loss, at::zeros({}));
     arena.Reduce(static_cast<double>(mine.size()) / kGlobalBatch);
     Update();
-    last = agreement.Exchange(arena.step_vector(), step, arena.found_nonfinite());
+    last = agreement.Exchange({arena.step_vector(), arena.found_nonfinite(), arena.gradient_norm()},
+                              step);
   }
 
   // Sum of the losses of this rank's samples; gradients are in the arena.
@@ -140,6 +142,7 @@ class Replica {
  public:
   std::shared_ptr<SmallNet> net;
   GradientArena arena;
+  std::unique_ptr<Device> device = OpenCpu();
   Agreement agreement;
   Optimizer optimizer;
   StepSummary last;

@@ -1,0 +1,70 @@
+// What a rank computes on: the host's CPU, or one GPU.
+//
+// The step loop, the arena and the communicator ask only this for what ATen does not give alike on
+// both: streams and events (as opaque handles, so that no header of ours needs CUDA's), the capture
+// of a step as a graph, memory that is free. Which GPUs there are is decided by the file that is
+// compiled: cuda_device.cc in the profile cuda, no_gpu.cc in the profile cpu.
+//
+// A GPU's kernels run behind the host, in the order of one stream that the Device made and that
+// belongs to the thread that opened it. Used by that thread and, for CurrentStream(), Record() and
+// StreamWait(), by autograd's.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace lockstep::trainer {
+
+using StreamHandle = void*;  // A cudaStream_t.
+using EventHandle = void*;   // A cudaEvent_t.
+
+// A step captured once, to be run again and again.
+class StepGraph {
+ public:
+  virtual ~StepGraph() = default;
+  virtual void Replay() = 0;  // Enqueues the whole step; does not wait.
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual at::Device torch() const = 0;  // Where tensors live.
+  bool is_gpu() const { return !torch().is_cpu(); }
+  virtual std::string Describe() const = 0;  // "CPU", "NVIDIA H200, 139.8 GiB (GPU 0)"
+  virtual std::string Uuid() const = 0;      // Of the GPU; "" for the CPU.
+  virtual int64_t FreeBytes() const = 0;     // Of a GPU's memory now; 0 for the CPU.
+
+  // Streams and events. Events belong to the Device and live as long as it does.
+  virtual StreamHandle CurrentStream() = 0;
+  virtual StreamHandle SideStream() = 0;  // One of high priority, for collectives.
+  virtual EventHandle NewEvent() = 0;
+  virtual void Record(EventHandle event, StreamHandle stream) = 0;
+  virtual void StreamWait(StreamHandle stream, EventHandle event) = 0;
+  virtual bool Done(EventHandle event) = 0;  // Never waits; an event never recorded is done.
+
+  /// Runs `step` in capture mode: its kernels are recorded, not run, and nothing in it may wait for
+  /// the device. Throws std::runtime_error with the reason when it cannot be captured; the device
+  /// is usable afterwards.
+  virtual std::unique_ptr<StepGraph> Capture(const std::function<void()>& step) = 0;
+};
+
+struct DeviceOptions {
+  bool tf32 = true;
+  bool deterministic = false;
+};
+
+std::unique_ptr<Device> OpenCpu();
+
+/// GPUs this process may use; 0 in the profile cpu, and where no driver is.
+int GpuCount();
+/// Why GpuCount() is 0: "this is the profile cpu", "no NVIDIA driver", …
+std::string WhyNoGpu();
+/// Makes GPU `index` the one this thread computes on. Throws std::runtime_error.
+std::unique_ptr<Device> OpenGpu(int index, const DeviceOptions& options);
+
+}  // namespace lockstep::trainer
