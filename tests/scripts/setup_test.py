@@ -156,7 +156,8 @@ class Setup(unittest.TestCase):
         self.assertIn("profile cuda (there is an NVIDIA driver; --cpu declines)", done.stdout)
         self.driver.unlink()
         self.assertEqual(self.run_setup().stdout, "setup: all there\n")
-        self.assertIn("profile cuda", self.run_setup("--cuda").stdout)
+        self.assertEqual(self.run_setup("--cuda").returncode, 0)
+        self.assertIn("profile cuda (chosen before; remembered in build/profile)", self.run_setup().stdout)
 
     def test_completes_a_libtorch_with_the_cuda_parts_and_goes_on_after_a_broken_download(self):
         target = self.libtorch("cache/libtorch-2.11.0")
