@@ -173,6 +173,10 @@ absl::Status Daemon::Parts::StartSupervisor(const DaemonOptions& options) {
   if (launcher == nullptr) {
     MpirunOptions mpirun_options;
     mpirun_options.trainer = FindTrainer(config.trainer);
+    // A package brings its own, beside this program; otherwise it is the one in PATH.
+    std::error_code error;
+    const fs::path own = fs::read_symlink("/proc/self/exe", error).parent_path() / "mpirun";
+    if (fs::exists(own, error)) mpirun_options.mpirun = own.string();
     mpirun_options.allow_root = config.allow_root_mpirun;
     mpirun_options.oversubscribe = config.oversubscribe;
     mpirun_options.log_limit_bytes = config.log_limit_bytes;

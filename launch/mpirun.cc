@@ -39,10 +39,22 @@ constexpr int64_t kMaxTrainerLogBytes = 4 << 20;  // mpirun itself prints little
 constexpr int kGdbSeconds = 5;
 
 // Variables an attempt's processes may see. Not OMPI_* and PMIX_*: they can make mpirun run
-// commands. Not LD_PRELOAD. LD_LIBRARY_PATH stays: an MPI outside the system's folders needs it.
-constexpr std::array<absl::string_view, 9> kPassedOn = {
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH"};
-constexpr std::array<absl::string_view, 2> kPassedOnPrefixes = {"LC_", "OMP_"};
+// commands. Not LD_PRELOAD. LD_LIBRARY_PATH stays: an MPI outside the system's folders needs it, as
+// a packaged trainer needs to know its LibTorch.
+constexpr std::array<absl::string_view, 13> kPassedOn = {"PATH",
+                                                         "HOME",
+                                                         "USER",
+                                                         "LOGNAME",
+                                                         "SHELL",
+                                                         "LANG",
+                                                         "LANGUAGE",
+                                                         "TZ",
+                                                         "LD_LIBRARY_PATH",
+                                                         "LOCKSTEP_LIBTORCH",
+                                                         "LOCKSTEP_NCCL",
+                                                         "CUDA_VISIBLE_DEVICES",
+                                                         "CUDA_DEVICE_ORDER"};
+constexpr std::array<absl::string_view, 3> kPassedOnPrefixes = {"LC_", "OMP_", "NCCL_"};
 
 absl::Status SystemError(int error, absl::string_view doing) {
   return absl::ErrnoToStatus(error, absl::StrCat(doing, ": ", std::strerror(error)));

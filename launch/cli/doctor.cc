@@ -11,10 +11,13 @@
 #include <memory>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "config/coordinator_config.h"
+#include "launch/cli/doctor.h"
 #include "launch/cli/format.h"
 #include "launch/cli/programs.h"
 #include "launch/cli/run_json.h"
@@ -28,13 +31,6 @@ namespace fs = std::filesystem;
 
 constexpr double kProgramSeconds = 10;
 
-struct Check {
-  enum class Level { kOk, kWarn, kFail };
-  std::string name;
-  Level level = Level::kOk;
-  std::string found;
-  std::string todo;  // What to do; empty where all is well.
-};
 using Level = Check::Level;
 
 const char* Word(Level level) {
@@ -60,29 +56,73 @@ Check CheckDaemonProgram() {
           "build it, or put its folder into PATH"};
 }
 
+// The libraries a program needs, as the loader would find them, without starting it. A packaged
+// trainer is a script that does the same when told by another variable.
+std::map<std::string, std::string> LibrariesOf(const std::string& program) {
+  std::ifstream file(program, std::ios::binary);
+  const bool script = file.get() == '#' && file.get() == '!';
+  const char* trace = script ? "LOCKSTEP_TRACE_LIBRARIES=1" : "LD_TRACE_LOADED_OBJECTS=1";
+  std::map<std::string, std::string> libraries;
+  const auto output = RunProgram({"env", trace, program}, kProgramSeconds);
+  if (!output.ok()) return libraries;
+  for (const absl::string_view line : absl::StrSplit(output->text, '\n')) {
+    const std::pair<absl::string_view, absl::string_view> halves =
+        absl::StrSplit(line, absl::MaxSplits(" => ", 1));
+    const absl::string_view where = halves.second.substr(0, halves.second.rfind(" ("));
+    if (where.empty()) continue;
+    libraries[Printable(absl::StripAsciiWhitespace(halves.first))] =
+        where[0] == '/' ? std::string(where) : "";
+  }
+  return libraries;
+}
+
 // Asking for the version also loads LibTorch, so it tells whether that can be found.
-Check CheckTrainer() {
+Check CheckTrainer(TrainerFacts& facts) {
   auto program = FindProgram("lockstep-trainer");
   if (!program.ok()) {
     return {"lockstep-trainer", Level::kFail, std::string(program.status().message()),
             "build it, or put its folder into PATH"};
   }
-  auto output = RunProgram({program->string(), "--version"}, kProgramSeconds);
+  facts.path = program->string();
+  facts.libraries = LibrariesOf(facts.path);
+  auto output = RunProgram({facts.path, "--version"}, kProgramSeconds);
   if (!output.ok()) {
     return {"lockstep-trainer", Level::kFail, std::string(output.status().message()),
-            absl::StrCat("run `", program->string(), " --version` by hand")};
+            absl::StrCat("run `", facts.path, " --version` by hand")};
   }
   if (output->exit_code != 0) {
     return {"lockstep-trainer", Level::kFail,
-            absl::StrCat(program->string(), " does not start: ", FirstLine(output->text)),
+            absl::StrCat(facts.path, " does not start: ", FirstLine(output->text)),
             "LibTorch is missing or was moved: scripts/setup, then build again"};
   }
-  return {"lockstep-trainer", Level::kOk,
-          absl::StrCat(program->string(), " (", FirstLine(output->text), ")"), ""};
+  const std::string version = FirstLine(output->text);
+  facts.profile = absl::StrContains(version, "profile cuda") ? "cuda" : "cpu";
+  return {"lockstep-trainer", Level::kOk, absl::StrCat(facts.path, " (", version, ")"), ""};
+}
+
+Check CheckLibTorch(const TrainerFacts& facts) {
+  std::vector<std::string> missing;
+  for (const auto& [name, file] : facts.libraries) {
+    if (file.empty()) missing.push_back(name);
+  }
+  if (!missing.empty()) {
+    return {"LibTorch", Level::kFail,
+            absl::StrCat("the trainer's libraries are not found: ", absl::StrJoin(missing, " ")),
+            facts.profile == "cuda" ? "scripts/setup --cuda, then build again"
+                                    : "scripts/setup, then build again"};
+  }
+  const auto torch = facts.libraries.find("libtorch_cpu.so");
+  if (torch == facts.libraries.end()) {
+    return {"LibTorch", Level::kWarn, "the trainer does not tell which it uses",
+            "run `ldd` on it by hand"};
+  }
+  return {"LibTorch", Level::kOk, fs::path(torch->second).parent_path().string(), ""};
 }
 
 Check CheckMpirun() {
-  auto output = RunProgram({"mpirun", "--version"}, kProgramSeconds);
+  const auto program = FindProgram("mpirun");  // A package has its own beside this program.
+  auto output = program.ok() ? RunProgram({program->string(), "--version"}, kProgramSeconds)
+                             : absl::StatusOr<ProgramOutput>(program.status());
   if (!output.ok() || output->exit_code != 0) {
     return {"mpirun", Level::kFail,
             output.ok() ? FirstLine(output->text) : std::string(output.status().message()),
@@ -196,19 +236,14 @@ Check CheckCoordinator(const absl::StatusOr<v1::GetStatusResponse>& status) {
              "on meanwhile"};
 }
 
-Check CheckGpu() {
-  std::ifstream file("/proc/driver/nvidia/version");
-  std::string line;
-  if (std::getline(file, line)) return {"GPU driver", Level::kOk, Printable(line), ""};
-  return {"GPU driver", Level::kOk, "none; ranks train on the CPU", ""};
-}
-
 int DoctorVerb(Context& context) {
   const auto status =
       MakeClient(context, kReadSeconds).Read(&ControlStub::GetStatus, v1::GetStatusRequest());
-  const std::vector<Check> checks = {
+  TrainerFacts trainer;
+  const Check trainer_check = CheckTrainer(trainer);
+  std::vector<Check> checks = {
       CheckDaemonProgram(),
-      CheckTrainer(),
+      trainer_check,
       CheckMpirun(),
       CheckCores(),
       CheckMemory(),
@@ -217,8 +252,9 @@ int DoctorVerb(Context& context) {
       CheckUser(),
       CheckSocket(context.socket),
       CheckCoordinator(status),
-      CheckGpu(),
   };
+  if (!trainer.path.empty()) checks.insert(checks.begin() + 2, CheckLibTorch(trainer));
+  for (Check& check : GpuChecks(trainer)) checks.push_back(std::move(check));
   const bool failed = std::any_of(checks.begin(), checks.end(),
                                   [](const Check& check) { return check.level == Level::kFail; });
   Table table({{"CHECK"}, {"RESULT"}, {"FOUND"}});

@@ -42,3 +42,6 @@ target_link_libraries(libtorch INTERFACE ${torch_dir}/lib/libtorch_cpu.so ${torc
 target_link_options(libtorch INTERFACE
   -Wl,-rpath,${torch_dir}/lib -Wl,-rpath-link,${torch_dir}/lib
   -Wl,-rpath-link,${torch_dir}/../nvidia/cu13/lib)
+if(LOCKSTEP_PROFILE STREQUAL "cuda")
+  include(Cuda)
+endif()

@@ -66,13 +66,15 @@ TEST_F(MpirunTest, OnlyTheAllowedEnvironmentIsPassedOn) {
 }
 
 TEST_F(MpirunTest, EnvironmentDropsWhatCanRunCommands) {
-  std::vector<std::string> given = {"PATH=/bin", "LD_PRELOAD=/evil.so", "OMPI_MCA_a=b",
-                                    "LC_ALL=C",  "PRTE_MCA_x=y",        "OMP_PLACES=cores"};
+  std::vector<std::string> given = {
+      "PATH=/bin",    "LD_PRELOAD=/evil.so", "OMPI_MCA_a=b",           "LC_ALL=C",
+      "PRTE_MCA_x=y", "OMP_PLACES=cores",    "CUDA_VISIBLE_DEVICES=1", "NCCL_DEBUG=WARN"};
   std::vector<char*> environment;
   for (std::string& entry : given) environment.push_back(entry.data());
   environment.push_back(nullptr);
   EXPECT_THAT(MpirunLauncher::Environment(environment.data(), Spec(), "/tmp/t"),
-              ElementsAre("PATH=/bin", "LC_ALL=C", "OMP_PLACES=cores", "TMPDIR=/tmp/t",
+              ElementsAre("PATH=/bin", "LC_ALL=C", "OMP_PLACES=cores", "CUDA_VISIBLE_DEVICES=1",
+                          "NCCL_DEBUG=WARN", "TMPDIR=/tmp/t",
                           "LOCKSTEP_ATTEMPT_DIR=" + Attempt().string()));
 }
 
