@@ -83,6 +83,7 @@ TrainingState Saver::Restore(Replica& replica, const TrainingState& fresh) {
   if (!outcome.empty() && outcome[0] == '!') throw CheckpointFailed(outcome.substr(1));
   if (!outcome.empty() && outcome[0] == '?') throw WrongConfig(outcome.substr(1));
   replica.Broadcast(communicator_);
+  if (writer_ != nullptr) writer_->Prepare(replica.Weights(), replica.OptimizerState());
   if (outcome.empty()) return fresh;
   TrainingState state = TrainingState::FromJson(outcome).value();
   state.world_size = fresh.world_size;

@@ -2,7 +2,6 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_strided.h>
 
 #include <algorithm>
 #include <bit>
@@ -63,10 +62,25 @@ struct Strided {
   at::IntArrayRef strides;  // In elements.
 };
 
+bool IsRowMajor(at::IntArrayRef sizes, at::IntArrayRef strides) {
+  int64_t elements = 1;  // Of the dimensions behind this one.
+  bool row_major = true;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    if (sizes[i] == 0) return true;
+    row_major = row_major && (sizes[i] == 1 || strides[i] == elements);
+    elements *= sizes[i];
+  }
+  return row_major;
+}
+
 // Appends the elements in row-major order and returns the place behind them. Plain loops, because
 // ATen's copy would bring up a second pool of threads, for the writer, beside the step loop's own.
 template <size_t element_bytes>
 std::byte* Gather(const Strided& from, std::byte* to) {
+  if (from.sizes.empty()) {
+    std::memcpy(to, from.data, element_bytes);
+    return to + element_bytes;
+  }
   const auto step = static_cast<ptrdiff_t>(element_bytes) * from.strides[0];
   const std::byte* source = from.data;
   for (int64_t i = 0; i < from.sizes[0]; ++i, source += step) {
@@ -80,10 +94,8 @@ std::byte* Gather(const Strided& from, std::byte* to) {
   return to;
 }
 
-void GatherRowMajor(const at::Tensor& tensor, std::byte* to) {
-  const Strided from{static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.sizes(),
-                     tensor.strides()};
-  switch (tensor.element_size()) {
+void GatherRowMajor(const Strided& from, size_t element_bytes, std::byte* to) {
+  switch (element_bytes) {
     case 1:
       Gather<1>(from, to);
       break;
@@ -99,17 +111,19 @@ void GatherRowMajor(const at::Tensor& tensor, std::byte* to) {
   }
 }
 
-// Host memory for a copy of `tensor`: `old` where it fits.
-at::Tensor BufferFor(const at::Tensor& tensor, const at::Tensor& old) {
-  const auto options = at::TensorOptions().dtype(tensor.scalar_type()).device(at::kCPU);
-  const bool dense = tensor.is_non_overlapping_and_dense();
-  if (old.defined() && old.scalar_type() == tensor.scalar_type() && old.sizes() == tensor.sizes() &&
-      (dense ? old.strides() == tensor.strides() : old.is_contiguous())) {
-    return old;
+void CheckHeld(const NamedTensors& tensors) {
+  std::set<std::string> names;
+  for (const NamedTensor& tensor : tensors) {
+    if (DtypeName(tensor.tensor.scalar_type()) == nullptr) {
+      throw std::invalid_argument(absl::StrCat("Tensor '", tensor.name, "' has the dtype ",
+                                               c10::toString(tensor.tensor.scalar_type()),
+                                               ", which a checkpoint cannot hold."));
+    }
+    if (!names.insert(tensor.name).second) {
+      throw std::invalid_argument(
+          absl::StrCat("Two tensors of a checkpoint are named '", tensor.name, "'."));
+    }
   }
-  // With the same strides the copy is one pass over memory, which is all the step loop waits for.
-  return dense ? at::empty_strided(tensor.sizes(), tensor.strides(), options)
-               : at::empty(tensor.sizes(), options);
 }
 
 std::string ShapeText(at::IntArrayRef shape) {
@@ -148,57 +162,64 @@ int64_t BytesIn(const std::filesystem::path& folder) {
 
 }  // namespace
 
-void Snapshot::Take(const NamedTensors& weights, const NamedTensors& optimizer,
-                    std::string state_json) {
-  TakeAll(weights, weights_);
-  TakeAll(optimizer, optimizer_);
-  state_json_ = std::move(state_json);
+void Snapshot::Prepare(const NamedTensors& weights, const NamedTensors& optimizer) {
+  copy_.Prepare(Describe(weights, optimizer));
 }
 
-void Snapshot::TakeAll(const NamedTensors& tensors, std::vector<Copy>& copies) {
-  const at::NoGradGuard no_grad;
-  std::set<std::string> names;
-  for (const NamedTensor& tensor : tensors) {
-    if (DtypeName(tensor.tensor.scalar_type()) == nullptr) {
-      throw std::invalid_argument(absl::StrCat("Tensor '", tensor.name, "' has the dtype ",
-                                               c10::toString(tensor.tensor.scalar_type()),
-                                               ", which a checkpoint cannot hold."));
-    }
-    if (!names.insert(tensor.name).second) {
-      throw std::invalid_argument(
-          absl::StrCat("Two tensors of a checkpoint are named '", tensor.name, "'."));
+void Snapshot::Take(const NamedTensors& weights, const NamedTensors& optimizer,
+                    std::string state_json) {
+  copy_.Take(Describe(weights, optimizer));
+  state_json_ = std::move(state_json);
+  in_file_order_ = false;
+}
+
+// Remembers names and shapes, returns the tensors.
+std::vector<at::Tensor> Snapshot::Describe(const NamedTensors& weights,
+                                           const NamedTensors& optimizer) {
+  CheckHeld(weights);
+  CheckHeld(optimizer);
+  weights_ = weights.size();
+  taken_.resize(weights.size() + optimizer.size());  // Those there keep their memory.
+  std::vector<at::Tensor> tensors;
+  for (const NamedTensors* group : {&weights, &optimizer}) {
+    for (const NamedTensor& tensor : *group) {
+      Taken& taken = taken_[tensors.size()];
+      taken.name = tensor.name;
+      taken.dtype = tensor.tensor.scalar_type();
+      taken.sizes = tensor.tensor.sizes().vec();
+      taken.strides = tensor.tensor.strides().vec();
+      tensors.push_back(tensor.tensor);
     }
   }
-  copies.resize(tensors.size());
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    copies[i].name = tensors[i].name;
-    copies[i].values = BufferFor(tensors[i].tensor, copies[i].values);
-    copies[i].values.copy_(tensors[i].tensor.detach());
-    copies[i].in_file_order = false;
-  }
+  return tensors;
 }
 
 CheckpointContents Snapshot::Contents() {
-  return {Bytes(weights_), Bytes(optimizer_), state_json_};
+  copy_.Fetch();
+  CheckpointContents contents;
+  for (size_t i = 0; i < taken_.size(); ++i) {
+    (i < weights_ ? contents.weights : contents.optimizer).push_back(BytesOf(i));
+  }
+  in_file_order_ = true;
+  contents.state_json = state_json_;
+  return contents;
 }
 
-std::vector<TensorBytes> Snapshot::Bytes(std::vector<Copy>& copies) {
-  std::vector<TensorBytes> all;
-  all.reserve(copies.size());
-  for (Copy& copy : copies) {
-    const at::Tensor& values = copy.values;
-    std::span<const std::byte> bytes;
-    if (values.is_contiguous()) {
-      bytes = {static_cast<const std::byte*>(values.const_data_ptr()), values.nbytes()};
-    } else {
-      copy.row_major.resize(values.nbytes());
-      if (!copy.in_file_order) GatherRowMajor(values, copy.row_major.data());
-      bytes = copy.row_major;
+TensorBytes Snapshot::BytesOf(size_t i) {
+  Taken& taken = taken_[i];
+  const size_t element_bytes = c10::elementSize(taken.dtype);
+  size_t bytes = element_bytes;
+  for (const int64_t size : taken.sizes) bytes *= static_cast<size_t>(size);
+  std::span<const std::byte> span(copy_.data(i), bytes);
+  if (!IsRowMajor(taken.sizes, taken.strides)) {
+    taken.row_major.resize(bytes);
+    if (!in_file_order_) {
+      GatherRowMajor({copy_.data(i), taken.sizes, taken.strides}, element_bytes,
+                     taken.row_major.data());
     }
-    copy.in_file_order = true;
-    all.push_back({copy.name, DtypeName(values.scalar_type()), values.sizes().vec(), bytes});
+    span = taken.row_major;
   }
-  return all;
+  return {taken.name, DtypeName(taken.dtype), taken.sizes, span};
 }
 
 CheckpointWriter::CheckpointWriter(CheckpointStore& store)
@@ -207,15 +228,22 @@ CheckpointWriter::CheckpointWriter(CheckpointStore& store)
 // The thread ends when it is asked to and no write is open.
 CheckpointWriter::~CheckpointWriter() = default;
 
+// While no request is open, the thread does not look at the snapshot.
+void CheckpointWriter::AwaitIdle() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return !request_; });
+}
+
+void CheckpointWriter::Prepare(const NamedTensors& weights, const NamedTensors& optimizer) {
+  AwaitIdle();
+  snapshot_.Prepare(weights, optimizer);
+}
+
 double CheckpointWriter::Save(int64_t step, const NamedTensors& weights,
                               const NamedTensors& optimizer, std::string state_json,
                               std::optional<double> metric) {
   const auto start = Clock::now();
-  {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return !request_; });
-  }
-  // No request is open, so the thread does not look at the snapshot.
+  AwaitIdle();
   snapshot_.Take(weights, optimizer, std::move(state_json));
   {
     const std::lock_guard lock(mutex_);
@@ -270,6 +298,7 @@ WriteResult CheckpointWriter::Write(const Request& request) {
   WriteResult result;
   result.step = request.step;
   result.path = store_.PathOf(request.step);
+  result.began_seconds = std::chrono::duration<double>(start.time_since_epoch()).count();
   try {
     result.status = store_.Commit(request.step, snapshot_.Contents(), request.metric);
   } catch (const std::exception& error) {

@@ -1,8 +1,9 @@
 // From tensors to a checkpoint and back, without holding up the step loop.
 //
-// The step loop pays for one copy in memory (Snapshot::Take); a thread of CheckpointWriter brings
-// the copy into file order and commits it. One write at a time: a second Save() waits for the
-// first, so at most one snapshot (the size of weights and optimizer state together) is held.
+// The step loop pays for one copy in memory (Snapshot::Take, trainer/checkpoint/flat_copy.h); a
+// thread of CheckpointWriter brings the copy to the host and into file order and commits it. One
+// write at a time: a second Save() waits for the first, so at most one snapshot (the size of
+// weights and optimizer state together) is held.
 //
 // In a file every tensor is contiguous in row-major order of its sizes, whatever its strides were;
 // restoring honours the destination's strides, so a channels_last model reads and writes the same
@@ -23,43 +24,56 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "trainer/checkpoint/flat_copy.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/checkpoint/store.h"
 #include "trainer/step/named_tensor.h"
 
 namespace lockstep::trainer {
 
-// A deep copy of tensors in host memory, in buffers that the next Take() uses again.
+// A deep copy of tensors, in memory that the next Take() uses again.
 class Snapshot {
  public:
-  /// Copies; waits for the device. Throws std::invalid_argument for a dtype that a checkpoint
-  /// cannot hold (it holds F64 F32 F16 BF16 I64 I32 U8 BOOL) and for two tensors of one name.
+  /// Gets memory for tensors like these, so that the first Take() costs no more than a later one.
+  /// Throws as Take() does.
+  void Prepare(const NamedTensors& weights, const NamedTensors& optimizer);
+
+  /// Copies; the tensors may be written to as soon as this returns, on a GPU by the current stream.
+  /// Throws std::invalid_argument for a dtype that a checkpoint cannot hold (it holds F64 F32 F16
+  /// BF16 I64 I32 U8 BOOL) and for two tensors of one name.
   void Take(const NamedTensors& weights, const NamedTensors& optimizer, std::string state_json);
 
-  /// What was taken, in file order. Rearranges strided copies on the first call after a Take().
-  /// Borrows from this Snapshot until the next Take().
+  /// What was taken, in file order. Fetches it from the device and rearranges strided copies on the
+  /// first call after a Take(). Borrows from this Snapshot until the next Take().
   CheckpointContents Contents();
 
- private:
-  struct Copy {
-    std::string name;
-    at::Tensor values;                 // The taken tensor's sizes and, where dense, its strides.
-    std::vector<std::byte> row_major;  // Filled by Contents() where `values` is not in file order.
-    bool in_file_order = false;
-  };
-  static void TakeAll(const NamedTensors& tensors, std::vector<Copy>& copies);
-  static std::vector<TensorBytes> Bytes(std::vector<Copy>& copies);
+  /// Pieces of memory that the tensors prepared for or taken last come to.
+  size_t pieces() const { return copy_.pieces(); }
 
-  std::vector<Copy> weights_;
-  std::vector<Copy> optimizer_;
+ private:
+  struct Taken {
+    std::string name;
+    at::ScalarType dtype = at::kFloat;
+    std::vector<int64_t> sizes;
+    std::vector<int64_t> strides;
+    std::vector<std::byte> row_major;  // Filled by Contents() where the copy is not in file order.
+  };
+  std::vector<at::Tensor> Describe(const NamedTensors& weights, const NamedTensors& optimizer);
+  TensorBytes BytesOf(size_t i);
+
+  FlatCopy copy_;
+  std::vector<Taken> taken_;  // Weights, then optimizer state.
+  size_t weights_ = 0;        // How many of them are weights.
   std::string state_json_;
+  bool in_file_order_ = false;
 };
 
 struct WriteResult {
   int64_t step = -1;  // -1 = nothing was ever saved.
   absl::Status status;
   int64_t bytes = 0;           // Of all files.
-  double write_seconds = 0;    // From the end of the copy until durable.
+  double began_seconds = 0;    // CLOCK_MONOTONIC when the write began, at the end of the copy.
+  double write_seconds = 0;    // From then until durable.
   std::filesystem::path path;  // The checkpoint's folder.
 };
 
@@ -72,6 +86,10 @@ class CheckpointWriter {
   ~CheckpointWriter();
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+
+  /// Before the first Save(), which then holds up its caller no longer than a later one. Throws as
+  /// Snapshot::Take() does.
+  void Prepare(const NamedTensors& weights, const NamedTensors& optimizer);
 
   /// Takes a snapshot and returns; the write goes on behind. Waits first for the previous write.
   /// Returns the seconds that the caller was held up. Throws as Snapshot::Take() does.
@@ -93,6 +111,7 @@ class CheckpointWriter {
     int64_t step = 0;
     std::optional<double> metric;
   };
+  void AwaitIdle();
   void Run(const std::stop_token& stop);
   WriteResult Write(const Request& request);
 

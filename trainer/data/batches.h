@@ -3,6 +3,10 @@
 // Position is one number, the step: there is no other state, so starting at any step costs nothing.
 // Augmentation is seeded per (seed, epoch, sample), so it is the same wherever and whenever a
 // sample is read.
+//
+// Three ways lead to a batch, all to the same bits. On the CPU loader threads make the tensors. For
+// a GPU they make pinned bytes, which travel on a side stream while the step before computes; or,
+// when the whole set is in the GPU's memory, only index numbers (trainer/data/device_feed.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,6 +24,8 @@ struct Batch {
   at::Tensor images;  // float32 [n, channels, height, width], channels_last strides, normalized. n
                       // may be 0.
   at::Tensor labels;  // int64 [n].
+  // On a GPU both are the same memory in every batch: the next Next() overwrites it, in the order
+  // of the stream that is current then.
 };
 
 struct BatchesOptions {
@@ -32,6 +38,12 @@ struct BatchesOptions {
   int64_t first_step = 0;
   config::AugmentConfig augment;
   Normalization normalization;
+
+  at::Device device{at::kCPU};                // Where the tensors are to be.
+  config::Use resident = config::Use::kAuto;  // All training pictures in the device's memory; auto:
+                                              // when they take at most a quarter of what is free.
+  int64_t free_device_bytes = 0;              // What is free there, as the caller has measured it.
+  bool feed_on_cpu = false;                   // For tests: the GPU's way, on the CPU.
 };
 
 // Training batches, endless, in step order. Next() blocks until the batch is there and rethrows
@@ -40,9 +52,18 @@ struct BatchesOptions {
 // do not fit together.
 class Batches {
  public:
+  /// Reads the whole set first where it is to be resident, and throws what that throws: the data
+  /// set's errors, c10::OutOfMemoryError.
   Batches(const Dataset& dataset, const BatchesOptions& options);
   ~Batches();  // Joins the threads.
+
+  /// Returns when the host has all of the next batch: what Next() does after it waits for nobody.
+  /// So the time in Await() is the wait for data, the time in Next() that of handing work to the
+  /// device; the copies themselves go on behind the step. Next() alone does both.
+  void Await();
   Batch Next();
+
+  bool resident() const;
   double steps_per_epoch() const;
   int64_t samples_read() const;  // By this rank, in the batches that Next() gave out.
 
@@ -53,8 +74,8 @@ class Batches {
 
 // The held-out pictures once, in order, without augmentation; rank r gets every sample with index %
 // world_size == r, in batches of at most `batch` (options: rank, world_size, threads, depth,
-// normalization; global_batch = samples per batch on this rank). Every rank has the same number of
-// batches; the last ones may be empty.
+// normalization, device; global_batch = samples per batch on this rank). Every rank has the same
+// number of batches; the last ones may be empty.
 class EvalBatches {
  public:
   EvalBatches(const Dataset& dataset, const BatchesOptions& options);

@@ -65,11 +65,16 @@ class Prefetch {
     Slot& slot = SlotOf(next_);
     ready_.wait(lock, [&] { return slot.value.has_value() || slot.error != nullptr; });
     if (slot.error) std::rethrow_exception(slot.error);
-    Value value = std::move(*slot.value);
-    slot.value.reset();
-    ++next_;
-    room_.notify_one();
-    return value;
+    return Take(slot);
+  }
+
+  /// The next value if it is there. Never waits; an error and the end are Next()'s to tell.
+  std::optional<Value> TryNext() {
+    const std::scoped_lock lock(mutex_);
+    if (next_ >= end_) return std::nullopt;
+    Slot& slot = SlotOf(next_);
+    if (!slot.value.has_value()) return std::nullopt;
+    return Take(slot);
   }
 
  private:
@@ -81,6 +86,15 @@ class Prefetch {
   // Positions in work lie in [next_, next_ + depth), so no two share a slot.
   Slot& SlotOf(int64_t position) {
     return slots_[static_cast<size_t>(position % static_cast<int64_t>(slots_.size()))];
+  }
+
+  // Under mutex_.
+  Value Take(Slot& slot) {
+    Value value = std::move(*slot.value);
+    slot.value.reset();
+    ++next_;
+    room_.notify_one();
+    return value;
   }
 
   void Work(const std::stop_token& stop) {

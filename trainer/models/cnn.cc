@@ -62,8 +62,9 @@ Extent After(const config::ConvBlockConfig& block, int padding, const Extent& in
 
 class Cnn : public LayeredModel {
  public:
-  Cnn(const config::ModelConfig& config, const InputShape& input, uint64_t seed)
-      : LayeredModel(seed),
+  Cnn(const config::ModelConfig& config, const InputShape& input, uint64_t seed,
+      Communicator* communicator)
+      : LayeredModel(seed, communicator),
         activation_(config.cnn.activation),
         global_pool_(config.cnn.global_pool),
         dropout_(config.cnn.dropout) {
@@ -136,8 +137,8 @@ class Cnn : public LayeredModel {
 }  // namespace
 
 std::unique_ptr<Model> MakeCnn(const config::ModelConfig& config, const InputShape& input,
-                               uint64_t seed) {
-  return std::make_unique<Cnn>(config, input, seed);
+                               uint64_t seed, Communicator* communicator) {
+  return std::make_unique<Cnn>(config, input, seed, communicator);
 }
 
 }  // namespace lockstep::trainer

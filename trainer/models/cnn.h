@@ -13,8 +13,8 @@
 namespace lockstep::trainer {
 
 /// Throws std::invalid_argument naming the block when the picture becomes smaller than its kernel
-/// or pool.
+/// or pool. With a communicator batch norm is over the samples of all ranks.
 std::unique_ptr<Model> MakeCnn(const config::ModelConfig& config, const InputShape& input,
-                               uint64_t seed);
+                               uint64_t seed, Communicator* communicator = nullptr);
 
 }  // namespace lockstep::trainer

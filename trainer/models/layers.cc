@@ -18,7 +18,15 @@
 #include <stdexcept>
 #include <utility>
 
+#include "trainer/models/sync_batch_norm.h"
+
 namespace lockstep::trainer {
+namespace {
+
+constexpr double kMomentum = 0.1;  // Of batch norm's running statistics.
+constexpr double kEpsilon = 1e-5;
+
+}  // namespace
 
 at::Tensor Conv2d::operator()(const at::Tensor& input) const {
   return at::conv2d(input, weight, bias.defined() ? std::optional(bias) : std::nullopt, stride,
@@ -26,6 +34,11 @@ at::Tensor Conv2d::operator()(const at::Tensor& input) const {
 }
 
 at::Tensor BatchNorm2d::operator()(const at::Tensor& input, bool training) const {
+  if (training && communicator != nullptr) {
+    num_batches_tracked.add_(1);
+    return SyncBatchNorm(input, weight, bias, running_mean, running_var, *communicator,
+                         {.momentum = kMomentum, .epsilon = kEpsilon});
+  }
   if (training) {
     if (input.numel() <= input.size(1)) {
       throw std::invalid_argument(
@@ -34,16 +47,16 @@ at::Tensor BatchNorm2d::operator()(const at::Tensor& input, bool training) const
     }
     num_batches_tracked.add_(1);
   }
-  return at::batch_norm(input, weight, bias, running_mean, running_var, training,
-                        /*momentum=*/0.1, /*eps=*/1e-5, /*cudnn_enabled=*/true);
+  return at::batch_norm(input, weight, bias, running_mean, running_var, training, kMomentum,
+                        kEpsilon, /*cudnn_enabled=*/true);
 }
 
 at::Tensor Linear::operator()(const at::Tensor& input) const {
   return at::linear(input, weight, bias);
 }
 
-ModelTensors::ModelTensors(uint64_t seed)
-    : generator_(at::make_generator<at::CPUGeneratorImpl>(seed)) {}
+ModelTensors::ModelTensors(uint64_t seed, Communicator* communicator)
+    : generator_(at::make_generator<at::CPUGeneratorImpl>(seed)), communicator_(communicator) {}
 
 Conv2d ModelTensors::AddConv2d(const std::string& name, const ConvShape& shape, WeightInit init) {
   Conv2d layer;
@@ -60,6 +73,7 @@ Conv2d ModelTensors::AddConv2d(const std::string& name, const ConvShape& shape, 
 
 BatchNorm2d ModelTensors::AddBatchNorm2d(const std::string& name, int channels) {
   BatchNorm2d layer;
+  layer.communicator = communicator_;
   layer.weight = AddParameter(name + ".weight", at::ones({channels}));
   layer.bias = AddParameter(name + ".bias", at::zeros({channels}));
   layer.running_mean = AddBuffer(name + ".running_mean", at::zeros({channels}));

@@ -30,6 +30,7 @@ struct Conv2d {
 };
 
 struct BatchNorm2d {
+  Communicator* communicator = nullptr;  // Of the ranks whose samples are normalized together.
   at::Tensor weight;
   at::Tensor bias;
   at::Tensor running_mean;
@@ -37,7 +38,7 @@ struct BatchNorm2d {
   at::Tensor num_batches_tracked;
   /// Statistics of the batch when training (and the running ones move by a tenth), else the running
   /// ones. Throws std::invalid_argument when training on one value per channel, which has no
-  /// variance.
+  /// variance. With a communicator training is collective (trainer/models/sync_batch_norm.h).
   at::Tensor operator()(const at::Tensor& input, bool training) const;
 };
 
@@ -76,7 +77,8 @@ struct WeightInit {
 // Makes layers and keeps their tensors in the order they were made.
 class ModelTensors {
  public:
-  explicit ModelTensors(uint64_t seed);
+  /// With a communicator, which outlives the layers, batch norm is over the samples of all ranks.
+  explicit ModelTensors(uint64_t seed, Communicator* communicator = nullptr);
 
   /// The bias, if there is one, is drawn uniformly within 1 / sqrt(fan in).
   Conv2d AddConv2d(const std::string& name, const ConvShape& shape, WeightInit init);
@@ -93,6 +95,7 @@ class ModelTensors {
   at::Tensor AddBuffer(const std::string& name, at::Tensor values);
 
   at::Generator generator_;
+  Communicator* communicator_;
   NamedTensors parameters_;
   NamedTensors buffers_;
 };
@@ -104,7 +107,8 @@ double ActivationGain(config::Activation activation);
 // What every model of layers shares.
 class LayeredModel : public Model {
  public:
-  explicit LayeredModel(uint64_t seed) : tensors_(seed) {}
+  explicit LayeredModel(uint64_t seed, Communicator* communicator = nullptr)
+      : tensors_(seed, communicator) {}
   void SetTraining(bool training) override { training_ = training; }
   NamedTensors Parameters() const override { return tensors_.parameters(); }
   NamedTensors Buffers() const override { return tensors_.buffers(); }

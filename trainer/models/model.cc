@@ -12,13 +12,14 @@ namespace {
 
 struct Row {
   const char* name;
-  std::unique_ptr<Model> (*make)(const config::ModelConfig&, const InputShape&, uint64_t seed);
+  std::unique_ptr<Model> (*make)(const config::ModelConfig&, const InputShape&, uint64_t seed,
+                                 Communicator* communicator);
 };
 
 template <const ResNetDesign& design>
 std::unique_ptr<Model> MakeResNetOf(const config::ModelConfig& config, const InputShape& input,
-                                    uint64_t seed) {
-  return MakeResNet(design, config, input, seed);
+                                    uint64_t seed, Communicator* communicator) {
+  return MakeResNet(design, config, input, seed, communicator);
 }
 
 constexpr Row kModels[] = {
@@ -29,7 +30,7 @@ constexpr Row kModels[] = {
 }  // namespace
 
 std::unique_ptr<Model> MakeModel(const config::ModelConfig& config, const InputShape& input,
-                                 uint64_t seed) {
+                                 uint64_t seed, Communicator* communicator) {
   if (config.num_classes <= 0) {
     throw std::invalid_argument(absl::StrCat(
         "model.num_classes: a model needs at least one class, not ", config.num_classes, "."));
@@ -39,9 +40,14 @@ std::unique_ptr<Model> MakeModel(const config::ModelConfig& config, const InputS
                                              input.width, " pixels and ", input.channels,
                                              " channels."));
   }
+  // One rank alone has all the samples.
+  const bool synchronized =
+      config.sync_batch_norm && communicator != nullptr && communicator->size() > 1;
   std::string known;
   for (const Row& row : kModels) {
-    if (config.name == row.name) return row.make(config, input, seed);
+    if (config.name == row.name) {
+      return row.make(config, input, seed, synchronized ? communicator : nullptr);
+    }
     absl::StrAppend(&known, known.empty() ? "" : ", ", row.name);
   }
   throw std::invalid_argument(

@@ -13,6 +13,7 @@
 #include <string>
 
 #include "config/run_config.h"
+#include "trainer/comm/communicator.h"
 #include "trainer/step/named_tensor.h"
 
 namespace lockstep::trainer {
@@ -35,8 +36,10 @@ class Model {
 };
 
 /// Throws std::invalid_argument with a message for the user when the model cannot take this input
-/// (a picture too small for its pools, say). num_classes must be resolved (> 0).
+/// (a picture too small for its pools, say). num_classes must be resolved (> 0). With
+/// config.sync_batch_norm, and a communicator of several ranks that outlives the model, Forward()
+/// in training and its backward are collective.
 std::unique_ptr<Model> MakeModel(const config::ModelConfig& config, const InputShape& input,
-                                 uint64_t seed);
+                                 uint64_t seed, Communicator* communicator = nullptr);
 
 }  // namespace lockstep::trainer

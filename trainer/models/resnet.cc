@@ -43,8 +43,8 @@ bool UsesCifarStem(const config::ModelConfig& config, const InputShape& input) {
 class ResNet : public LayeredModel {
  public:
   ResNet(const ResNetDesign& design, const config::ModelConfig& config, const InputShape& input,
-         uint64_t seed)
-      : LayeredModel(seed),
+         uint64_t seed, Communicator* communicator)
+      : LayeredModel(seed, communicator),
         bottleneck_(design.block == ResNetDesign::Block::kBottleneck),
         cifar_stem_(UsesCifarStem(config, input)) {
     // Three stages halve the picture; the stem for large pictures divides it by four before them.
@@ -124,8 +124,9 @@ class ResNet : public LayeredModel {
 }  // namespace
 
 std::unique_ptr<Model> MakeResNet(const ResNetDesign& design, const config::ModelConfig& config,
-                                  const InputShape& input, uint64_t seed) {
-  return std::make_unique<ResNet>(design, config, input, seed);
+                                  const InputShape& input, uint64_t seed,
+                                  Communicator* communicator) {
+  return std::make_unique<ResNet>(design, config, input, seed, communicator);
 }
 
 }  // namespace lockstep::trainer

@@ -23,7 +23,9 @@ struct ResNetDesign {
 inline constexpr ResNetDesign kResNet18{"resnet18", {2, 2, 2, 2}, ResNetDesign::Block::kBasic};
 
 /// Throws std::invalid_argument when the picture is smaller than what the strides divide it by.
+/// With a communicator batch norm is over the samples of all ranks.
 std::unique_ptr<Model> MakeResNet(const ResNetDesign& design, const config::ModelConfig& config,
-                                  const InputShape& input, uint64_t seed);
+                                  const InputShape& input, uint64_t seed,
+                                  Communicator* communicator = nullptr);
 
 }  // namespace lockstep::trainer

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <latch>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <thread>
 
@@ -42,6 +43,24 @@ TEST(Prefetch, NeverRunsFurtherAheadThanItsDepth) {
   // A maker may start right after Next() took a value and before `taken` counts it.
   EXPECT_LE(furthest.load(), kDepth);
   EXPECT_GE(furthest.load(), 1);
+}
+
+TEST(Prefetch, TryNextTakesWhatIsThereAndLeavesErrorsToNext) {
+  std::latch go(1);
+  Prefetch<int> prefetch({1, 2, 0, 4}, [&](int64_t position, const std::stop_token&) -> int {
+    if (position == 1) go.wait();
+    if (position == 3) throw std::runtime_error("position 3");
+    return static_cast<int>(position);
+  });
+  EXPECT_EQ(prefetch.Next(), 0);
+  EXPECT_FALSE(prefetch.TryNext().has_value());
+  go.count_down();
+  EXPECT_EQ(prefetch.Next(), 1);
+  std::optional<int> second;
+  while (!(second = prefetch.TryNext())) std::this_thread::yield();
+  EXPECT_EQ(second, 2);
+  EXPECT_THROW(prefetch.Next(), std::runtime_error);
+  EXPECT_FALSE(prefetch.TryNext().has_value());
 }
 
 TEST(Prefetch, EndsAtItsLastPosition) {
