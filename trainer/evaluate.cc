@@ -19,6 +19,7 @@ std::optional<EvaluationResult> Evaluate(Model& model, const Dataset& dataset,
   reading.threads = options.prefetch_threads;
   reading.depth = options.prefetch_batches;
   reading.normalization = options.normalization;
+  reading.device = options.device;
   EvalBatches batches(dataset, reading);
 
   at::NoGradGuard no_grad;
@@ -36,12 +37,10 @@ std::optional<EvaluationResult> Evaluate(Model& model, const Dataset& dataset,
     const Batch batch = batches.Next();
     if (batch.labels.numel() > 0) {
       const PrecisionScope precision(options.precision, options.device.type());
-      const at::Tensor images = batch.images.to(options.device, /*non_blocking=*/true);
-      const at::Tensor labels = batch.labels.to(options.device, /*non_blocking=*/true);
-      const Objective objective = ObjectiveOf(model.Forward(images), labels, 0.0);
+      const Objective objective = ObjectiveOf(model.Forward(batch.images), batch.labels, 0.0);
       sums[0].add_(objective.loss_sum);
       sums[1].add_(objective.correct);
-      samples += labels.numel();
+      samples += batch.labels.numel();
     }
     // A few floats, so that a pause need not wait for the end of a long evaluation.
     requests.Add(control.Together());

@@ -50,7 +50,7 @@ void CheckSameLayout(const std::string& mine, Communicator& communicator) {
 
 Replica::Replica(const config::RunConfig& config, const InputShape& input, const Device& device,
                  Communicator& communicator)
-    : model_(MakeModel(config.model, input, config.seed)),
+    : model_(MakeModel(config.model, input, config.seed, &communicator)),
       loss_scale_(config.training.precision, device.torch()) {
   const NamedTensors parameters = model_->Parameters();
   CheckSameLayout(Layout(parameters) + Layout(model_->Buffers()), communicator);

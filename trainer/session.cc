@@ -2,7 +2,6 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include <chrono>
@@ -51,6 +50,15 @@ Session::Session(const TrainSetup& setup)
           at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(setup.device.torch()))) {
   at::set_num_threads(config_.resources.threads_per_rank);
   OpenData();
+  if (config_.model.sync_batch_norm &&
+      config_.training.global_batch_size % setup_.communicator.size() != 0) {
+    // Otherwise a rank could have one micro-batch more, and wait in its batch norms for ever.
+    throw WrongConfig(absl::StrCat(
+        "model.sync_batch_norm needs the same number of samples on each rank: "
+        "training.global_batch_size is ",
+        config_.training.global_batch_size, ", which ", setup_.communicator.size(),
+        " ranks cannot share equally"));
+  }
   const InputShape input{train_data_->channels(), train_data_->height(), train_data_->width()};
   replica_ = std::make_unique<Replica>(config_, input, setup_.device, setup_.communicator);
   control_ = std::make_unique<Control>(agreement_, setup_.link);
@@ -115,7 +123,11 @@ void Session::Restore() {
   reading.first_step = state_.step;
   reading.augment = config_.data.augment;
   reading.normalization = normalization_;
+  reading.device = setup_.device.torch();
+  reading.resident = config_.data.resident;
+  reading.free_device_bytes = setup_.device.FreeBytes();
   batches_ = std::make_unique<Batches>(*train_data_, reading);
+  if (batches_->resident()) Say("all training pictures are in the GPU's memory");
   clock_.Enter(Phase::kOther);
   if (state_.evaluation_pending) Evaluate();
 }
@@ -149,17 +161,12 @@ void Session::BeginStep() {
 
 Batch Session::NextBatch() {
   clock_.Enter(Phase::kDataWait);
-  Batch batch = batches_->Next();
-  if (!setup_.device.is_gpu()) return batch;
-  arrival_ = MonotonicSeconds() - step_began_;
-  clock_.Enter(Phase::kH2d);
-  if (!on_device_.images.defined()) {
-    on_device_.images = at::empty_like(batch.images, setup_.device.torch());
-    on_device_.labels = at::empty_like(batch.labels, setup_.device.torch());
+  batches_->Await();
+  if (setup_.device.is_gpu()) {
+    arrival_ = MonotonicSeconds() - step_began_;
+    clock_.Enter(Phase::kH2d);
   }
-  on_device_.images.copy_(batch.images, /*non_blocking=*/true);
-  on_device_.labels.copy_(batch.labels, /*non_blocking=*/true);
-  return on_device_;
+  return batches_->Next();
 }
 
 void Session::Prepare(int64_t samples) {

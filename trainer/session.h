@@ -42,7 +42,7 @@ class Session {
   // In the order of a step. Between Prepare() and EndStep() stands the step's body, which may be a
   // captured graph: whatever differs from step to step is in tensors by then.
   void BeginStep();
-  Batch NextBatch();              // On the device; in the same memory in each step.
+  Batch NextBatch();              // On the device; on a GPU in the same memory in each step.
   void Prepare(int64_t samples);  // Votes, learning rate, seeds of dropout.
   const at::Tensor& learning_rate() const { return learning_rate_; }
   void FillVector(const at::Tensor& loss_sum, const at::Tensor& correct);
@@ -99,7 +99,6 @@ class Session {
   TrainingState state_;
   Requests requests_;
   at::Tensor learning_rate_;
-  Batch on_device_;  // GPU: where each batch is copied to.
   std::string stop_reason_ = "stopped by order";
   std::vector<std::string>
       checkpoint_orders_;  // Rank 0: to be answered when the checkpoint begun last is durable.
