@@ -38,6 +38,7 @@ void AddGlobalOptions(CLI::App& app, Context& context) {
 }
 
 void AddVersion(CLI::App& app, Context& context) {
+  app.set_version_flag("--version", "lockstep " LOCKSTEP_VERSION);
   CLI::App* verb =
       AddVerb(app, "version", "The version of this program", "Other", "lockstep version");
   OnVerb(verb, context, [&context] {
@@ -198,6 +199,8 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     context.out.Write(app.help());
+  } catch (const CLI::CallForVersion& version) {
+    context.out.Write(absl::StrCat(version.what(), "\n"));
   } catch (const CLI::ParseError& error) {
     return UsageError(context, app, error);
   }

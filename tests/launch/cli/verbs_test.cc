@@ -269,6 +269,13 @@ TEST_F(VerbsTest, DoctorFailsWhenTheSocketIsSomethingElse) {
   EXPECT_THAT(result.out, HasSubstr("is no socket"));
 }
 
+TEST_F(VerbsTest, TheVersionIsAVerbAndAnOption) {
+  const Result option = Lockstep({"--version"});
+  EXPECT_EQ(option.code, 0);
+  EXPECT_THAT(option.out, ::testing::StartsWith("lockstep "));
+  EXPECT_EQ(option.out, Lockstep({"version"}).out);
+}
+
 TEST_F(VerbsTest, AWrongVerbIsExitTwoWithTheNearestOne) {
   const Result result = Lockstep({"lst"});
   EXPECT_EQ(result.code, 2);
