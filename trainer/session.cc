@@ -50,6 +50,7 @@ Session::Session(const TrainSetup& setup)
       learning_rate_(
           at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(setup.device.torch()))) {
   at::set_num_threads(config_.resources.threads_per_rank);
+  clock_.SetTrace(setup.trace);
   OpenData();
   const InputShape input{train_data_->channels(), train_data_->height(), train_data_->width()};
   replica_ = std::make_unique<Replica>(config_, input, setup_.device, setup_.communicator);
@@ -64,6 +65,7 @@ Session::Session(const TrainSetup& setup)
   report_ = std::make_unique<Report>(setup_.directory, clock_, setup_.link, reporting);
   saver_ = std::make_unique<Saver>(config_, setup_.directory, setup_.attempt, setup_.communicator,
                                    *report_);
+  saver_->SetTrace(setup.trace);
   if (root()) {
     report_->Say("training on " + train_data_->Describe());
     report_->Say("evaluating on " + eval_data_->Describe());
