@@ -29,6 +29,8 @@
 #include "trainer/link/rank_log.h"
 #include "trainer/saver.h"
 #include "trainer/step/replica_guard.h"
+#include "trainer/trace.h"
+#include "trainer/traced_communicator.h"
 #include "trainer/train.h"
 
 extern char** environ;
@@ -49,6 +51,7 @@ struct Arguments {
   std::string run_id;
   int64_t log_limit_bytes = 256ll << 20;
   bool no_coordinator = false;
+  TraceOptions profile;
 
   bool launched_by_coordinator() const { return !run_id.empty(); }
 };
@@ -56,6 +59,34 @@ struct Arguments {
 std::string VersionText() {
   return absl::StrCat("lockstep-trainer ", LOCKSTEP_VERSION, " (profile ", LOCKSTEP_PROFILE,
                       ", LibTorch ", LOCKSTEP_TORCH_VERSION, ")");
+}
+
+void AddProfileOptions(CLI::App& app, TraceOptions& profile) {
+  app.add_option(
+      "--profile", profile.file,
+      "Write a trace of a few steps of every rank to this file, for ui.perfetto.dev: "
+      "phases, collectives, checkpoint writes. On a GPU these are the times at which the "
+      "host handed work over; --profile-ops adds those of the GPU");
+  app.add_option_function<std::string>(
+         "--profile-steps",
+         [&profile](const std::string& text) {
+           char end = 0;
+           long long first = 0, last = 0;
+           if (std::sscanf(text.c_str(), "%lld:%lld%c", &first, &last, &end) != 2 || first < 0 ||
+               last <= first || last - first > 1000) {
+             throw CLI::ValidationError("--profile-steps",
+                                        "expected FIRST:END, END at most 1000 "
+                                        "above FIRST, not " +
+                                            text);
+           }
+           profile.first = first;
+           profile.end = last;
+         },
+         "Which steps, counted from this attempt's first: from FIRST up to, not including, END")
+      ->type_name("FIRST:END")
+      ->default_str("10:15");
+  app.add_flag("--profile-ops", profile.operators,
+               "Also LibTorch's operators and, on a GPU, kernels; slows those steps down");
 }
 
 int ParseArguments(int argc, char** argv, Arguments& arguments, bool& finished) {
@@ -67,6 +98,7 @@ int ParseArguments(int argc, char** argv, Arguments& arguments, bool& finished) 
   app.add_option("--set", arguments.set, "Override one setting: --set training.duration=1ep")
       ->allow_extra_args(false);
   app.add_flag("--no-coordinator", arguments.no_coordinator, "Do not register with a coordinator");
+  AddProfileOptions(app, arguments.profile);
   app.add_option("--coordinator", arguments.coordinator,
                  "Socket of the coordinator to register with");
   app.add_option("--attempt", arguments.attempt, "Number of this attempt")
@@ -168,6 +200,17 @@ std::unique_ptr<CoordinatorLink> MakeLink(const Arguments& arguments, const Worl
   options.config_yaml = config::ToYaml(config);
   options.mpirun_pid = world.size() > 1 ? getppid() : 0;
   return std::make_unique<CoordinatorLink>(std::move(options));
+}
+
+std::unique_ptr<Trace> MakeTrace(const Arguments& arguments, const World& world) {
+  if (arguments.profile.file.empty()) return nullptr;
+  TraceOptions options = arguments.profile;
+  options.rank = world.rank();
+  options.size = world.size();
+  options.host = world.host();
+  return std::make_unique<Trace>(options, [&world](const std::string& text, int root) {
+    return world.BroadcastText(text, root);
+  });
 }
 
 // What this process knows when it has to say why it ends.
@@ -329,9 +372,11 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
   auto board = config::RankBoard::Open(directory.board(attempt), world.size());
   if (board.ok()) board->Claim(world.rank());
   const std::unique_ptr<Device> device = OpenDevice(config, world);
-  const std::unique_ptr<Communicator> communicator = world.MakeCommunicator(
+  const std::unique_ptr<Trace> trace = MakeTrace(arguments, world);
+  std::unique_ptr<Communicator> communicator = world.MakeCommunicator(
       *device, std::chrono::milliseconds(
                    static_cast<int64_t>(1000 * config.resources.collective_timeout_seconds)));
+  if (trace) communicator = std::make_unique<TracedCommunicator>(std::move(communicator), *trace);
   if (device->is_gpu()) {
     std::printf("rank %d: %s, %s\n", world.rank(), device->Describe().c_str(),
                 communicator->Describe().c_str());
@@ -344,10 +389,13 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
   TrainSetup setup{config, directory, attempt, *device, *communicator};
   setup.link = link.get();
   setup.board = board.ok() ? &*board : nullptr;
+  setup.trace = trace.get();
   setup.own_log = log != nullptr;
   setup.enforce_max_time = !arguments.launched_by_coordinator();
   try {
-    return static_cast<int>(Train(setup).exit);
+    const Outcome outcome = Train(setup);
+    if (trace) trace->Finish();
+    return static_cast<int>(outcome.exit);
   } catch (...) {
     const Failure failure = Classify();
     TellFailure(ending, failure.exit, failure.message);

@@ -47,10 +47,19 @@ PhaseClock::PhaseClock(config::RankBoard* board, int rank)
 
 void PhaseClock::Enter(config::Phase phase) {
   const double now = MonotonicSeconds();
+  if (trace_ != nullptr) trace_->Phase(config::PhaseName(phase_), entered_, now);
   seconds_[static_cast<size_t>(phase_)] += now - entered_;
   entered_ = now;
   phase_ = phase;
   if (board_ != nullptr) board_->Set(rank_, step_, phase);
+}
+
+void PhaseClock::SetStep(int64_t step) {
+  step_ = step;
+  if (trace_ == nullptr) return;
+  const double now = MonotonicSeconds();
+  trace_->Phase(config::PhaseName(phase_), entered_, now);
+  trace_->AtStep(step, now);
 }
 
 std::array<double, config::kPhaseCount> PhaseClock::Seconds() const {

@@ -2,13 +2,14 @@
 // the wall time.
 //
 // Enter() ends the phase before it, and shows the new one on the rank board, where a hang gets its
-// name from.
+// name from. Phases and steps also go to the trace of a run that is profiled.
 #pragma once
 
 #include <array>
 #include <cstdint>
 
 #include "config/rank_board.h"
+#include "trainer/trace.h"
 
 namespace lockstep::trainer {
 
@@ -24,7 +25,10 @@ class PhaseClock {
   PhaseClock(config::RankBoard* board, int rank);
 
   void Enter(config::Phase phase);
-  void SetStep(int64_t step) { step_ = step; }
+  /// What follows belongs to this step. With a trace collective, see there.
+  void SetStep(int64_t step);
+  /// Null, or outlives the clock.
+  void SetTrace(Trace* trace) { trace_ = trace; }
 
   config::Phase phase() const { return phase_; }
   /// Seconds per phase until now, the open phase included.
@@ -33,6 +37,7 @@ class PhaseClock {
 
  private:
   config::RankBoard* board_;
+  Trace* trace_ = nullptr;
   int rank_;
   int64_t step_ = 0;
   config::Phase phase_ = config::Phase::kStartup;

@@ -104,6 +104,10 @@ void Saver::Begin(const Replica& replica, TrainingState state) {
 }
 
 CheckpointReport Saver::ToReport(const WriteResult& result) {
+  if (trace_ != nullptr) {
+    trace_->Add(Trace::Row::kCheckpoints, absl::StrCat("step ", result.step), result.began_seconds,
+                result.began_seconds + result.write_seconds, result.bytes);
+  }
   if (absl::IsAborted(result.status)) throw StaleAttempt(std::string(result.status.message()));
   CheckpointReport report;
   report.step = result.step;

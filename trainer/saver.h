@@ -17,6 +17,7 @@
 #include "trainer/checkpoint/store.h"
 #include "trainer/replica.h"
 #include "trainer/report.h"
+#include "trainer/trace.h"
 #include "trainer/training_state.h"
 
 namespace lockstep::trainer {
@@ -43,6 +44,9 @@ class Saver {
         Communicator& communicator, Report& report);
   ~Saver();  // Waits for the write under way.
 
+  /// Writes are shown there. Null, or outlives the saver.
+  void SetTrace(Trace* trace) { trace_ = trace; }
+
   /// Collective. Puts the newest good checkpoint into `replica` and returns its state; `fresh`
   /// where there is none.
   TrainingState Restore(Replica& replica, const TrainingState& fresh);
@@ -66,6 +70,7 @@ class Saver {
   int attempt_;
   Communicator& communicator_;
   Report& report_;
+  Trace* trace_ = nullptr;
   CheckpointStore store_;
   std::unique_ptr<CheckpointWriter> writer_;  // Rank 0 only.
   double stall_seconds_ = 0;

@@ -14,6 +14,7 @@
 #include "trainer/comm/communicator.h"
 #include "trainer/device/device.h"
 #include "trainer/link/coordinator_link.h"
+#include "trainer/trace.h"
 
 namespace lockstep::trainer {
 
@@ -25,8 +26,9 @@ struct TrainSetup {
   Communicator& communicator;
   CoordinatorLink* link = nullptr;  // Rank 0, where there is a coordinator.
   config::RankBoard* board = nullptr;
-  bool terminal = true;  // Progress lines on stdout (rank 0).
-  bool own_log = false;  // Every rank has a log of its own, so every rank may say what it does.
+  Trace* trace = nullptr;  // Of a run that is profiled.
+  bool terminal = true;    // Progress lines on stdout (rank 0).
+  bool own_log = false;    // Every rank has a log of its own, so every rank may say what it does.
   bool enforce_max_time = false;  // Stop at cost.max_time; with a coordinator that is its business.
 };
 
