@@ -25,7 +25,7 @@ struct CoordinatorConfig {
       "127.0.0.1:9464";  // Prometheus endpoint; "" = off; port 0 = any free one.
   std::vector<std::string>
       allowed_roots;  // Folders that data paths may lie under; empty = any that the user may read.
-  int slots = 0;      // Ranks at once; 0 = auto: the cores of the host.
+  int slots = 0;      // Ranks at once; 0 = auto: the GPUs of the host, or its cores.
   std::string trainer;                    // Path of lockstep-trainer; empty = beside lockstepd.
   bool allow_root_mpirun = false;         // Explicit opt-in: run ranks as root.
   bool oversubscribe = false;             // Let mpirun start more ranks than the host has cores.

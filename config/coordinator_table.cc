@@ -32,8 +32,10 @@ std::vector<Field> Coordinator() {
   f.TextList("allowed_roots", &CoordinatorConfig::allowed_roots,
              "Absolute folders that data paths of runs may lie under. Empty: any that the user may "
              "read.");
-  f.Integer("slots", &CoordinatorConfig::slots,
-            "Ranks at once over all runs. auto: the cores of the host.")
+  f.Integer(
+       "slots", &CoordinatorConfig::slots,
+       "Ranks at once over all runs. auto: the GPUs of the host; without any, its cores. With at "
+       "most as many slots as GPUs each rank is given a GPU that no other run has.")
       .Range(1, 4096)
       .Auto();
   f.Text("trainer", &CoordinatorConfig::trainer,

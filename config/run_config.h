@@ -22,7 +22,7 @@ enum class Use { kAuto, kAlways, kNever };
 
 struct ResourcesConfig {
   int ranks = 0;                              // World size; 0 = auto: all free slots.
-  DeviceChoice device = DeviceChoice::kAuto;  // auto: a GPU for each rank where there is one.
+  DeviceChoice device = DeviceChoice::kAuto;  // auto: a GPU for each rank where hosts have any.
   int threads_per_rank =
       0;  // Intra-op threads; 0 = auto: cores of the host / ranks on it, at least 1.
   double collective_timeout_seconds =

@@ -27,9 +27,10 @@ Fields<ResourcesConfig> Resources() {
             "or what mpirun was told.")
       .Range(1, 1024)
       .Auto();
-  f.Choice("device", &ResourcesConfig::device, {"auto", "cpu", "gpu"},
-           "What a rank computes on. auto: a GPU for each rank of the host where there is one for "
-           "each, otherwise the CPU.");
+  f.Choice(
+      "device", &ResourcesConfig::device, {"auto", "cpu", "gpu"},
+      "What a rank computes on. auto: a GPU of its own where the hosts have any, otherwise the "
+      "CPU.");
   f.Integer("threads_per_rank", &ResourcesConfig::threads_per_rank,
             "Compute threads of a rank. auto: the host's cores divided by the ranks on it.")
       .Range(1, 1024)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "metrics/pricing.h"
@@ -153,6 +154,20 @@ int Coordinator::free_slots() const {
   return options_.slots - used;
 }
 
+std::vector<int> Coordinator::FreeSlotNumbers(int count) const {
+  std::set<int> taken;
+  for (const auto& [id, live] : live_) {
+    const Run& run = runs_.at(id);
+    if (run.holds_slots() && run.has_processes) taken.insert(run.slots.begin(), run.slots.end());
+  }
+  std::vector<int> numbers;
+  for (int number = 0; number < options_.slots && static_cast<int>(numbers.size()) < count;
+       ++number) {
+    if (taken.count(number) == 0) numbers.push_back(number);
+  }
+  return numbers;
+}
+
 std::vector<std::string> Coordinator::Queue() const {
   std::vector<const Run*> queued;
   for (const auto& [id, live] : live_) {
@@ -193,6 +208,7 @@ void Coordinator::Schedule(Now now) {
 void Coordinator::Start(Run& run, Now now) {
   ++run.attempt;
   run.token = RandomHex(16);
+  run.slots = FreeSlotNumbers(run.spec.ranks);
   run.has_processes = true;
   run.gang = {};
   run.held = false;

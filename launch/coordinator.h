@@ -163,6 +163,9 @@ class Coordinator {
   const Run* Find(const std::string& id) const;
   int slots() const { return options_.slots; }
   int free_slots() const;
+  /// The lowest numbers that no run holds, `count` of them where there are so many. A run that
+  /// recovers holds its slots, but not their numbers.
+  std::vector<int> FreeSlotNumbers(int count) const;
   /// Ids in the order they will start.
   std::vector<std::string> Queue() const;
   double Cost(const Run& run, Now now) const;

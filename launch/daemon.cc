@@ -8,12 +8,14 @@
 
 #include <atomic>
 #include <charconv>
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "launch/control_service.h"
+#include "launch/host_gpus.h"
 #include "launch/mpirun.h"
 #include "launch/rank_service.h"
 #include "launch/rpc_counter.h"
@@ -82,6 +84,13 @@ ExitCode ExitFor(const absl::Status& status) {
 
 // In order of construction; taken apart in reverse by ~Daemon.
 struct Daemon::Parts {
+  explicit Parts(const config::CoordinatorConfig& config)
+      : gpus(HostGpus(std::getenv("CUDA_VISIBLE_DEVICES"))), slots(config.slots) {
+    if (slots == 0) slots = gpus.empty() ? Cores() : static_cast<int>(gpus.size());
+  }
+
+  const std::vector<std::string> gpus;
+  int slots;
   std::optional<StateLock> lock;
   std::unique_ptr<MpirunLauncher> mpirun;
   std::unique_ptr<SocketListener> listener;
@@ -164,7 +173,10 @@ absl::Status Daemon::Parts::StartSupervisor(const DaemonOptions& options) {
   if (!store.ok()) return store.status();
   SupervisorOptions supervision;
   supervision.coordinator = options.coordinator;
-  supervision.coordinator.slots = config.slots > 0 ? config.slots : Cores();
+  supervision.coordinator.slots = slots;
+  // Slot n is GPU n, so runs side by side never share one. With more slots than GPUs some ranks are
+  // meant for the CPU, and which is not ours to say.
+  if (slots <= static_cast<int>(gpus.size())) supervision.gpus = gpus;
   supervision.coordinator.price = config.price;
   supervision.state_dir = state_dir;
   supervision.socket = socket;
@@ -202,7 +214,7 @@ absl::Status Daemon::Parts::StartServer(const DaemonOptions& options) {
   service.metrics_address = [this] { return metrics_address; };
   service.allowed_roots = config.allowed_roots;
   service.cores = Cores();
-  service.slots = config.slots > 0 ? config.slots : service.cores;
+  service.slots = slots;
   service.user_of = UserOfPeer;
   service.shut_down = options.shut_down;
   control = std::make_unique<ControlServiceImpl>(*supervisor, std::move(service));
@@ -239,7 +251,7 @@ absl::Status Daemon::Parts::StartServer(const DaemonOptions& options) {
 
 std::unique_ptr<Daemon> Daemon::Start(DaemonOptions options, DaemonError& error) {
   error = {};
-  std::unique_ptr<Daemon> daemon(new Daemon(std::make_unique<Parts>()));
+  std::unique_ptr<Daemon> daemon(new Daemon(std::make_unique<Parts>(options.config)));
   Parts& parts = *daemon->parts_;
   absl::Status status = parts.TakeFolder(options.config);
   if (status.ok()) {

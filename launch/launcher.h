@@ -22,6 +22,7 @@ struct LaunchSpec {
   std::string run_id;
   int attempt = 1;
   int ranks = 1;
+  std::vector<std::string> gpus;  // The only ones its ranks may see; empty = as the coordinator.
   std::filesystem::path
       run_dir;  // Holds run.yaml; Start() makes attempt-N/ and attempt-N/token (mode 0600).
   std::string token;

@@ -16,6 +16,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "config/run_directory.h"
@@ -265,6 +266,12 @@ std::vector<std::string> MpirunLauncher::Environment(char** environment, const L
         std::any_of(kPassedOnPrefixes.begin(), kPassedOnPrefixes.end(),
                     [&](absl::string_view prefix) { return absl::StartsWith(name, prefix); });
     if (allowed) passed.emplace_back(assignment);
+  }
+  if (!spec.gpus.empty()) {
+    std::erase_if(passed, [](const std::string& assignment) {
+      return absl::StartsWith(assignment, "CUDA_VISIBLE_DEVICES=");
+    });
+    passed.push_back(absl::StrCat("CUDA_VISIBLE_DEVICES=", absl::StrJoin(spec.gpus, ",")));
   }
   passed.push_back(absl::StrCat("TMPDIR=", tmp_dir));
   passed.push_back(Mark(config::RunDirectory(spec.run_dir).attempt(spec.attempt)));

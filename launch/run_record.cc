@@ -57,6 +57,7 @@ std::string ToJson(const Run& run) {
                {"attempt", run.attempt},
                {"token", run.token},
                {"has_processes", run.has_processes},
+               {"slots", run.slots},
                {"gang", run.gang},
                {"rank_processes", run.rank_processes},
                {"held", run.held},
@@ -105,6 +106,7 @@ Run RunFromJson(const std::string& text, double shift) {
   json.at("attempt").get_to(run.attempt);
   json.at("token").get_to(run.token);
   json.at("has_processes").get_to(run.has_processes);
+  run.slots = json.value("slots", std::vector<int>());  // Stores of 0.1.0 may lack it.
   json.at("gang").get_to(run.gang);
   json.at("rank_processes").get_to(run.rank_processes);
   json.at("held").get_to(run.held);

@@ -83,6 +83,7 @@ struct Run {
   int attempt = 0;
   std::string token;
   bool has_processes = false;
+  std::vector<int> slots;  // Numbers of the slots that the newest attempt was given, ascending.
   Gang gang;
   std::vector<RankProcess> rank_processes;  // External runs only.
   bool held = false;                        // The processes stand still.

@@ -69,6 +69,7 @@ class RunWatcher {
 
 struct SupervisorOptions {
   CoordinatorOptions coordinator;
+  std::vector<std::string> gpus;    // By slot number; empty = ranks see what the coordinator sees.
   std::filesystem::path state_dir;  // Runs are made in state_dir/runs/ID.
   std::string socket;               // Where ranks find the coordinator.
   std::string version;

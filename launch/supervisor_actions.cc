@@ -196,6 +196,9 @@ void Supervisor::Launch(const Action& action) {
   spec.run_id = run->spec.id;
   spec.attempt = run->attempt;
   spec.ranks = run->spec.ranks;
+  for (const int slot : run->slots) {
+    if (static_cast<size_t>(slot) < options_.gpus.size()) spec.gpus.push_back(options_.gpus[slot]);
+  }
   spec.run_dir = run->spec.run_dir;
   spec.token = run->token;
   spec.coordinator_socket = options_.socket;

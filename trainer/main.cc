@@ -330,6 +330,22 @@ std::unique_ptr<Device> OpenDevice(const RunConfig& config, const World& world) 
   return OpenGpu(world.local_rank() % gpus, {config.training.tf32, config.training.deterministic});
 }
 
+// After a deadline: the ranks of this host that began fewer steps than others. NCCL cannot tell.
+std::string WhoIsBehind(const RunDirectory& directory, int attempt) {
+  const auto ranks = config::RankBoard::Read(directory.board(attempt));
+  if (!ranks.ok()) return "";
+  uint64_t most = 0;
+  for (const config::RankState& rank : *ranks) most = std::max(most, rank.collectives);
+  std::string text;
+  for (const config::RankState& rank : *ranks) {
+    if (rank.pid == 0 || rank.collectives == most) continue;
+    absl::StrAppend(&text, text.empty() ? "; behind the others: " : ", ", "rank ", rank.rank,
+                    " (step ", rank.step, ", in ", config::PhaseName(rank.phase), ", process ",
+                    rank.pid, ")");
+  }
+  return text;
+}
+
 // For whoever looks into it: the collectives this rank was in the middle of.
 void KeepHistory(const RunDirectory& directory, int attempt, int rank,
                  const Communicator& communicator) {
@@ -397,7 +413,10 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
     if (trace) trace->Finish();
     return static_cast<int>(outcome.exit);
   } catch (...) {
-    const Failure failure = Classify();
+    Failure failure = Classify();
+    if (failure.exit == TrainerExit::kCommunicatorLost && device->is_gpu()) {
+      failure.message += WhoIsBehind(directory, attempt);
+    }
     TellFailure(ending, failure.exit, failure.message);
     ending.link = nullptr;
     KeepHistory(directory, attempt, world.rank(), *communicator);

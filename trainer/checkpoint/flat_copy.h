@@ -15,7 +15,7 @@
 #include <optional>
 #include <vector>
 
-#include "trainer/side_stream.h"
+#include "trainer/device/side_stream.h"
 
 namespace lockstep::trainer {
 

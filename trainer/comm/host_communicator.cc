@@ -38,8 +38,14 @@ void RequireHostMemory(const at::Tensor& tensor, const char* collective) {
 HostCommunicator::HostCommunicator(Parts parts)
     : parts_(std::move(parts)), rendezvous_(parts_.rendezvous_memory.get(), parts_.rendezvous) {}
 
+void HostCommunicator::Begin(const char* kind, const Collective& collective) {
+  log_.MarkDone();  // Each ends before the next begins.
+  log_.Add(kind, c10::toString(static_cast<c10::ScalarType>(collective.dtype)), collective.count);
+  rendezvous_.Begin(collective);
+}
+
 SharedRegion HostCommunicator::MakeRegion(int64_t bytes) {
-  rendezvous_.Begin({.kind = Collective::Kind::kAllocate, .count = bytes});
+  Begin("allocation", {.kind = Collective::Kind::kAllocate, .count = bytes});
   return parts_.make_region(rendezvous_, bytes);
 }
 
@@ -87,7 +93,7 @@ void HostCommunicator::SumTensor(const at::Tensor& tensor) {
   auto* data = static_cast<std::byte*>(tensor.mutable_data_ptr());
   const SharedRegion* region = Find(data, tensor.numel() * int64_t{sizeof(T)});
   const int64_t offset = region ? data - region->windows[index()] : -1;
-  rendezvous_.Begin(MakeCollective(Collective::Kind::kAllReduce, tensor, offset));
+  Begin("all-reduce", MakeCollective(Collective::Kind::kAllReduce, tensor, offset));
   if (tensor.numel() == 0 || size() == 1) return;
   if (region != nullptr) {
     SumWindows<T>(*region, offset, tensor.numel());
@@ -130,7 +136,7 @@ void HostCommunicator::SumWindows(const SharedRegion& region, int64_t offset_byt
 
 void HostCommunicator::Broadcast(const at::Tensor& tensor, int root) {
   RequireHostMemory(tensor, "Broadcast");
-  rendezvous_.Begin(MakeCollective(Collective::Kind::kBroadcast, tensor, root));
+  Begin("broadcast", MakeCollective(Collective::Kind::kBroadcast, tensor, root));
   auto* data = static_cast<std::byte*>(tensor.mutable_data_ptr());
   const auto bytes = static_cast<int64_t>(tensor.nbytes());
   if (bytes == 0 || size() == 1) return;
@@ -149,7 +155,7 @@ void HostCommunicator::Broadcast(const at::Tensor& tensor, int root) {
 }
 
 void HostCommunicator::Barrier() {
-  rendezvous_.Begin({.kind = Collective::Kind::kBarrier});
+  Begin("barrier", {.kind = Collective::Kind::kBarrier});
   if (!parts_.several_hosts) return;
   if (index() == 0) parts_.bridge->Barrier(rendezvous_);
   MeetAfterBridge();

@@ -12,6 +12,7 @@
 #include <memory>
 #include <vector>
 
+#include "trainer/comm/collective_log.h"
 #include "trainer/comm/mpi_bridge.h"
 #include "trainer/comm/rendezvous.h"
 
@@ -45,12 +46,14 @@ class HostCommunicator : public Communicator {
   void Broadcast(const at::Tensor& tensor, int root) override;
   void Barrier() override;
   void Check() override { rendezvous_.Check(); }
+  std::string History() const override { return log_.ToString(); }
   std::string Describe() const override {
     return parts_.several_hosts ? "shared memory, MPI between hosts" : "shared memory";
   }
   void Abort(std::string_view reason) noexcept override;
 
  private:
+  void Begin(const char* kind, const Collective& collective);
   SharedRegion MakeRegion(int64_t bytes);
   const SharedRegion& Staging();
   const SharedRegion* Find(const std::byte* data, int64_t bytes) const;
@@ -64,6 +67,7 @@ class HostCommunicator : public Communicator {
   Parts parts_;
   Rendezvous rendezvous_;
   std::vector<SharedRegion> regions_;
+  CollectiveLog log_;
   SharedRegion staging_;  // Made when first needed, which is the same collective on every rank.
 };
 

@@ -23,7 +23,7 @@
 #include <vector>
 
 #include "trainer/data/augment.h"
-#include "trainer/side_stream.h"
+#include "trainer/device/side_stream.h"
 
 namespace lockstep::trainer {
 

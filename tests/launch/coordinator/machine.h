@@ -186,8 +186,16 @@ class Machine {
 
   void CheckInvariants() {
     int used = 0;
+    std::set<int> numbers;
     for (const auto& [id, run] : coordinator_->runs()) {
       if (run.holds_slots()) used += run.spec.ranks;
+      if (run.has_processes && !run.spec.external) {
+        EXPECT_EQ(run.slots.size(), static_cast<size_t>(run.spec.ranks));
+        for (const int slot : run.slots) {
+          EXPECT_TRUE(numbers.insert(slot).second) << "slot " << slot << " was given twice";
+          EXPECT_LT(slot, coordinator_->slots());
+        }
+      }
       if (IsTerminal(run.state)) {
         EXPECT_FALSE(run.has_processes) << id;
         EXPECT_TRUE(run.orders.empty()) << id;

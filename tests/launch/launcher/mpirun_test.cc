@@ -78,6 +78,16 @@ TEST_F(MpirunTest, EnvironmentDropsWhatCanRunCommands) {
                           "LOCKSTEP_ATTEMPT_DIR=" + Attempt().string()));
 }
 
+TEST_F(MpirunTest, RanksSeeOnlyTheGpusTheyWereGiven) {
+  std::string ours = "CUDA_VISIBLE_DEVICES=0,1,2,3";
+  std::vector<char*> environment = {ours.data(), nullptr};
+  LaunchSpec spec = Spec();
+  spec.gpus = {"2", "3"};
+  const auto passed = MpirunLauncher::Environment(environment.data(), spec, "/tmp/t");
+  EXPECT_THAT(passed, Contains("CUDA_VISIBLE_DEVICES=2,3"));
+  EXPECT_THAT(passed, testing::Not(Contains(ours)));
+}
+
 TEST_F(MpirunTest, TheGangHasASessionOfItsOwnAndNoFilesOfOurs) {
   const int leak = open("/dev/zero", O_RDONLY);  // Without O_CLOEXEC, on purpose.
   ASSERT_GE(leak, 0);
