@@ -54,11 +54,11 @@ Session::Session(const TrainSetup& setup)
   if (config_.model.sync_batch_norm &&
       config_.training.global_batch_size % setup_.communicator.size() != 0) {
     // Otherwise a rank could have one micro-batch more, and wait in its batch norms for ever.
-    throw WrongConfig(absl::StrCat(
-        "model.sync_batch_norm needs the same number of samples on each rank: "
-        "training.global_batch_size is ",
-        config_.training.global_batch_size, ", which ", setup_.communicator.size(),
-        " ranks cannot share equally"));
+    throw WrongConfig(
+        absl::StrCat("model.sync_batch_norm needs the same number of samples on each rank: "
+                     "training.global_batch_size is ",
+                     config_.training.global_batch_size, ", which ", setup_.communicator.size(),
+                     " ranks cannot share equally"));
   }
   const InputShape input{train_data_->channels(), train_data_->height(), train_data_->width()};
   replica_ = std::make_unique<Replica>(config_, input, setup_.device, setup_.communicator);
@@ -207,13 +207,15 @@ void Session::EndStep() {
   clock_.Enter(setup_.device.is_gpu() ? Phase::kDevice : Phase::kOther);
   Learn(agreement_.Exchange({arena.step_vector(), arena.found_nonfinite(), arena.gradient_norm()},
                             made));
+  const int64_t check_every = config_.training.replica_check_every_steps;
+  const bool check = check_every > 0 && state_.step % check_every == 0;
   // What comes next looks at the state or leaves, so this step's own vector must have been read.
-  if (requests_.any() || EvaluationDue() || CheckpointDue() || AtEnd()) {
+  // That also waits for the device, with a deadline, before anything waits for it without one.
+  if (requests_.any() || EvaluationDue() || CheckpointDue() || AtEnd() || check) {
     Learn(agreement_.Drain());
   }
   clock_.Enter(Phase::kOther);
-  const int64_t check_every = config_.training.replica_check_every_steps;
-  if (check_every > 0 && state_.step % check_every == 0) {
+  if (check) {
     CheckReplicas(arena, setup_.communicator, made);
   }
   if (!root()) return;

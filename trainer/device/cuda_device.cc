@@ -36,10 +36,9 @@ cudaEvent_t Event(EventHandle handle) {
 class CapturedGraph : public StepGraph {
  public:
   explicit CapturedGraph(const std::function<void()>& step) {
-    // Dropout draws from the default generator: its seed, set before each replay, becomes an input.
-    graph_.register_generator_state(
-        at::globalContext().defaultGenerator(at::Device(at::kCUDA, c10::cuda::current_device())));
-    // Thread-local: other threads (loaders, the checkpoint writer) may go on using the device.
+    // The default generator, which dropout draws from, is part of every graph: the seed that is set
+    // before a replay is an input of it. Thread-local: other threads (loaders, the checkpoint
+    // writer) may go on using the device.
     graph_.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
     try {
       step();
@@ -81,7 +80,10 @@ class CudaDevice : public Device {
     for (const at::Float32Op op : {at::Float32Op::CONV, at::Float32Op::MATMUL}) {
       context.setFloat32Precision(at::Float32Backend::CUDA, op, fp32);
     }
-    context.setDeterministicAlgorithms(options.deterministic, /*warn_only=*/false);
+    // Warns rather than refuses: LibTorch counts every max pool among what has no such algorithm,
+    // although windows that do not overlap, as ours, give the same bits.
+    context.setDeterministicAlgorithms(options.deterministic, /*warn_only=*/true);
+    context.setDeterministicFillUninitializedMemory(false);
     context.setDeterministicCuDNN(options.deterministic);
     context.setBenchmarkCuDNN(!options.deterministic);
   }
@@ -143,8 +145,10 @@ class CudaDevice : public Device {
   }
 
   std::unique_ptr<StepGraph> Capture(const std::function<void()>& step) override {
-    // What the warm-up steps left in the allocator is not the graph's to use.
+    // The graph allocates from a pool of its own; what the warm-up steps left in the allocator
+    // would only stand beside it.
     Check(cudaDeviceSynchronize(), "waiting for the GPU before a capture");
+    c10::cuda::CUDACachingAllocator::emptyCache();
     try {
       return std::make_unique<CapturedGraph>(step);
     } catch (const c10::Error& error) {
