@@ -22,7 +22,7 @@ namespace {
 class SnapshotOnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (GpuCount() == 0) GTEST_SKIP() << WhyNoGpu();
+    if (GpuCount() == 0) GTEST_SKIP() << "no GPU: " << WhyNoGpu();
     device_ = OpenGpu(0, {});
     ASSERT_TRUE(store_.Open().ok());
   }

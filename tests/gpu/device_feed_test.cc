@@ -17,7 +17,7 @@ namespace {
 class DeviceFeedOnGpu : public ::testing::TestWithParam<config::Use> {
  protected:
   void SetUp() override {
-    if (GpuCount() == 0) GTEST_SKIP() << WhyNoGpu();
+    if (GpuCount() == 0) GTEST_SKIP() << "no GPU: " << WhyNoGpu();
     device_ = OpenGpu(0, {});
   }
   std::unique_ptr<Device> device_;
