@@ -40,8 +40,8 @@ double ProcessStartSeconds() {
   return MonotonicSeconds() - (age > 0 ? age : 0);
 }
 
-PhaseClock::PhaseClock(config::RankBoard* board, int rank)
-    : board_(board), rank_(rank), entered_(ProcessStartSeconds()) {
+PhaseClock::PhaseClock(config::RankBoard* board, int rank, Trace* trace)
+    : board_(board), rank_(rank), trace_(trace), entered_(ProcessStartSeconds()) {
   if (board_ != nullptr) board_->Set(rank_, step_, phase_);
 }
 

@@ -20,15 +20,13 @@ double ProcessStartSeconds();
 
 class PhaseClock {
  public:
-  /// The first phase is startup and began with the process. `board` may be null; it must outlive
-  /// the clock.
-  PhaseClock(config::RankBoard* board, int rank);
+  /// The first phase is startup and began with the process. `board` and `trace` may be null; they
+  /// must outlive the clock.
+  PhaseClock(config::RankBoard* board, int rank, Trace* trace = nullptr);
 
   void Enter(config::Phase phase);
   /// What follows belongs to this step. With a trace collective, see there.
   void SetStep(int64_t step);
-  /// Null, or outlives the clock.
-  void SetTrace(Trace* trace) { trace_ = trace; }
 
   config::Phase phase() const { return phase_; }
   /// Seconds per phase until now, the open phase included.
@@ -37,8 +35,8 @@ class PhaseClock {
 
  private:
   config::RankBoard* board_;
-  Trace* trace_ = nullptr;
   int rank_;
+  Trace* trace_;
   int64_t step_ = 0;
   config::Phase phase_ = config::Phase::kStartup;
   double entered_;

@@ -28,12 +28,13 @@ std::string BroadcastString(const std::string& text, Communicator& communicator)
 }  // namespace
 
 Saver::Saver(const config::RunConfig& config, const config::RunDirectory& directory, int attempt,
-             Communicator& communicator, Report& report)
+             Communicator& communicator, Report& report, Trace* trace)
     : config_(config),
       directory_(directory),
       attempt_(attempt),
       communicator_(communicator),
       report_(report),
+      trace_(trace),
       store_(directory.checkpoints(), attempt,
              Retention{config.checkpoint.keep_last, config.checkpoint.keep_best,
                        HigherIsBetter(config)},

@@ -39,13 +39,10 @@ class WrongConfig : public std::runtime_error {
 
 class Saver {
  public:
-  /// `report` is rank 0's; it outlives the saver.
+  /// `report` is rank 0's; it outlives the saver. So does `trace`, which may be null.
   Saver(const config::RunConfig& config, const config::RunDirectory& directory, int attempt,
-        Communicator& communicator, Report& report);
+        Communicator& communicator, Report& report, Trace* trace = nullptr);
   ~Saver();  // Waits for the write under way.
-
-  /// Writes are shown there. Null, or outlives the saver.
-  void SetTrace(Trace* trace) { trace_ = trace; }
 
   /// Collective. Puts the newest good checkpoint into `replica` and returns its state; `fresh`
   /// where there is none.
@@ -70,7 +67,7 @@ class Saver {
   int attempt_;
   Communicator& communicator_;
   Report& report_;
-  Trace* trace_ = nullptr;
+  Trace* trace_;
   CheckpointStore store_;
   std::unique_ptr<CheckpointWriter> writer_;  // Rank 0 only.
   double stall_seconds_ = 0;

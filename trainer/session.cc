@@ -44,12 +44,11 @@ bool Better(const config::RunConfig& config, const EvaluationResult& a, const Ev
 Session::Session(const TrainSetup& setup)
     : setup_(setup),
       config_(setup.config),
-      clock_(setup.board, setup.communicator.rank()),
+      clock_(setup.board, setup.communicator.rank(), setup.trace),
       agreement_(setup.communicator, setup.device),
       learning_rate_(
           at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(setup.device.torch()))) {
   at::set_num_threads(config_.resources.threads_per_rank);
-  clock_.SetTrace(setup.trace);
   OpenData();
   if (config_.model.sync_batch_norm &&
       config_.training.global_batch_size % setup_.communicator.size() != 0) {
@@ -72,8 +71,7 @@ Session::Session(const TrainSetup& setup)
   reporting.terminal = setup_.terminal && root();
   report_ = std::make_unique<Report>(setup_.directory, clock_, setup_.link, reporting);
   saver_ = std::make_unique<Saver>(config_, setup_.directory, setup_.attempt, setup_.communicator,
-                                   *report_);
-  saver_->SetTrace(setup.trace);
+                                   *report_, setup_.trace);
   if (root()) {
     report_->Say("training on " + train_data_->Describe());
     report_->Say("evaluating on " + eval_data_->Describe());

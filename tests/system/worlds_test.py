@@ -16,7 +16,8 @@ def largest_difference(a, b):
 
 class WorldsTest(support.Folder):
     def weights(self, directory):
-        return tensors(checkpoints(directory)[-1] / "weights.safetensors")
+        saved = tensors(checkpoints(directory)[-1] / "weights.safetensors")
+        return {name: tensor for name, tensor in saved.items() if not name.endswith("num_batches_tracked")}  # Integers.
 
     def file(self):
         # SGD: Adam divides by the square root of tiny second moments and so magnifies rounding in weights that hardly learn.
@@ -30,6 +31,19 @@ class WorldsTest(support.Folder):
         for ranks in (2, 3, 4):
             difference = largest_difference(self.weights(self.folder / "w1"), self.weights(self.folder / f"w{ranks}"))
             self.assertLessEqual(difference, 1e-5, f"{ranks} ranks")
+
+    def test_with_synchronized_batch_norm_too_the_number_of_ranks_changes_only_rounding(self):
+        file = self.write("run.yaml", config(steps=20, batch=24, sections={
+            "model": "{name: cnn, sync_batch_norm: true, cnn: {blocks: [{filters: 8, pool: max}, {filters: 16, pool: max}], dense: [32]}}",
+            "optimizer": "{name: sgd, learning_rate: 0.02, momentum: 0.9, weight_decay: 0.001}"}))
+        for ranks in (1, 2, 3):
+            self.train(ranks, file, self.folder / f"w{ranks}", "--set", f"resources.ranks={ranks}")
+        for ranks in (2, 3):
+            difference = largest_difference(self.weights(self.folder / "w1"), self.weights(self.folder / f"w{ranks}"))
+            self.assertLessEqual(difference, 2e-5, f"{ranks} ranks")
+        self.train(2, file, self.folder / "ordinary", "--set", "model.sync_batch_norm=false")
+        difference = largest_difference(self.weights(self.folder / "w1"), self.weights(self.folder / "ordinary"))
+        self.assertGreater(difference, 1e-2, "each rank's own statistics are something else")
 
     def test_repeated_runs_have_the_same_bits(self):
         for ranks in (1, 3):

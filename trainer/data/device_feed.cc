@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <exception>
 #include <stdexcept>
 #include <utility>
 
@@ -79,7 +80,11 @@ DeviceFeed::DeviceFeed(at::Device device, const FeedShape& shape, const std::vec
 }
 
 DeviceFeed::~DeviceFeed() {
-  copied_.Wait();
+  try {
+    copied_.Wait();
+  } catch (const std::exception&) {
+    // The device has failed, and whoever uses it next is told so.
+  }
 }
 
 void DeviceFeed::Stage(FeedBatch batch) {
