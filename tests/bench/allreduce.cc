@@ -25,14 +25,21 @@ namespace {
 
 using trainer::Communicator;
 
-// The calling thread's cores, to come back to.
-class CoreMask {
+// Moves the calling thread to any core, whatever mpirun bound it to; back at the end of the scope.
+class AnyCore {
  public:
-  CoreMask() { sched_getaffinity(0, sizeof(set_), &set_); }
-  void Apply() const { sched_setaffinity(0, sizeof(set_), &set_); }
+  AnyCore() {
+    sched_getaffinity(0, sizeof(before_), &before_);
+    cpu_set_t all;
+    std::memset(&all, 0xff, sizeof(all));
+    sched_setaffinity(0, sizeof(all), &all);
+  }
+  ~AnyCore() { sched_setaffinity(0, sizeof(before_), &before_); }
+  AnyCore(const AnyCore&) = delete;
+  AnyCore& operator=(const AnyCore&) = delete;
 
  private:
-  cpu_set_t set_;
+  cpu_set_t before_;
 };
 
 // Page-aligned, asked for in huge pages, touched: the best that plain memory can be.
@@ -93,10 +100,8 @@ struct Options {
 
 int Run(const trainer::World& world, const Options& options) {
   const auto elements = static_cast<int64_t>(options.megabytes * 1e6 / sizeof(float));
-  const CoreMask before;
   const trainer::Binding binding = trainer::BindRank(
       {.local_rank = world.local_rank(), .ranks_on_host = world.ranks_on_host(), .threads = 1});
-  const CoreMask bound;
   const auto communicator = world.MakeCommunicator(std::chrono::seconds(120));
   const at::Tensor window = communicator->Allocate(elements);
   const auto plain = PlainBuffer(elements);
@@ -117,9 +122,8 @@ int Run(const trainer::World& world, const Options& options) {
     // The other ranks sleep meanwhile: our barrier waits in the kernel, MPI's would spin.
     communicator->Barrier();
     if (world.rank() == 0) {
-      before.Apply();
+      const AnyCore any;
       samples["bound"].push_back(BoundMilliseconds(options.calls, elements));
-      bound.Apply();
     }
     communicator->Barrier();
   }
