@@ -23,6 +23,7 @@
 #include "trainer/comm/world.h"
 #include "trainer/control.h"
 #include "trainer/data/dataset.h"
+#include "trainer/host_memory.h"
 #include "trainer/link/coordinator_link.h"
 #include "trainer/link/rank_log.h"
 #include "trainer/saver.h"
@@ -318,6 +319,7 @@ int Main(int argc, char** argv) {
   bool finished = false;
   if (const int code = ParseArguments(argc, argv, arguments, finished); finished) return code;
   CatchSignals();
+  KeepFreedHostMemory();
   const World world(&argc, &argv);
   Ending ending;
   ending.rank = world.rank();

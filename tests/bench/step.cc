@@ -25,6 +25,7 @@
 #include "trainer/checkpoint/snapshot.h"
 #include "trainer/comm/world.h"
 #include "trainer/data/batches.h"
+#include "trainer/host_memory.h"
 #include "trainer/objective.h"
 #include "trainer/replica.h"
 #include "trainer/step/precision.h"
@@ -205,6 +206,7 @@ int main(int argc, char** argv) {
   app.add_option("--blocks", options.blocks);
   app.add_option("--steps", options.steps);
   CLI11_PARSE(app, argc, argv);
+  lockstep::trainer::KeepFreedHostMemory();
   const lockstep::trainer::World world(&argc, &argv);
   return lockstep::bench::Run(world, options);
 }
