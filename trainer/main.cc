@@ -15,16 +15,17 @@
 #include <iostream>
 #include <new>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "config/coordinator_config.h"
 #include "config/load.h"
+#include "trainer/affinity.h"
 #include "trainer/claim.h"
 #include "trainer/comm/world.h"
 #include "trainer/control.h"
 #include "trainer/data/dataset.h"
 #include "trainer/device/device.h"
+#include "trainer/host_memory.h"
 #include "trainer/link/coordinator_link.h"
 #include "trainer/link/rank_log.h"
 #include "trainer/saver.h"
@@ -286,8 +287,7 @@ Failure Classify() {
 }
 
 config::Machine MachineOf(const World& world) {
-  return {world.size(), world.ranks_on_host(),
-          static_cast<int>(std::thread::hardware_concurrency())};
+  return {world.size(), world.ranks_on_host(), CoresOfHost()};
 }
 
 // mpirun decides the world size, which may contradict the file: three samples for four ranks.
@@ -375,13 +375,17 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
   KeepThreads(directory, config);
   config.resources.ranks = world.size();
   config = config::Resolve(config, MachineOf(world));
+  const Binding binding = BindRank({.local_rank = world.local_rank(),
+                                    .ranks_on_host = world.ranks_on_host(),
+                                    .threads = config.resources.threads_per_rank});
   CloseClasses(config);
   if (world.rank() == 0) {
     const absl::Status written =
         config::WriteFileDurably(directory.run_yaml(), config::ToYaml(config));
     if (!written.ok()) throw CheckpointFailed(std::string(written.message()));
-    std::printf("%s: %d ranks x %d threads, run directory %s, attempt %d\n", config.name.c_str(),
-                world.size(), config.resources.threads_per_rank, directory.root().c_str(), attempt);
+    std::printf("%s: %d ranks x %d threads (cores: %s), run directory %s, attempt %d\n",
+                config.name.c_str(), world.size(), config.resources.threads_per_rank,
+                binding.text.c_str(), directory.root().c_str(), attempt);
     std::fflush(stdout);
   }
 
@@ -431,6 +435,7 @@ int Main(int argc, char** argv) {
   bool finished = false;
   if (const int code = ParseArguments(argc, argv, arguments, finished); finished) return code;
   CatchSignals();
+  KeepFreedHostMemory();
   const World world(&argc, &argv);
   Ending ending;
   ending.rank = world.rank();

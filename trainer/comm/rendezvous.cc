@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <climits>
 #include <cstring>
@@ -22,9 +23,11 @@ using std::chrono::steady_clock;
 
 // A missed wake-up or a peer that died costs at most this long. Waking four times a second is free.
 constexpr milliseconds kLongestSleep(250);
-// Ranks that finish their slices of one sum together are this close; a longer spin only burns the
-// core that the peer's helper threads could use.
-constexpr nanoseconds kSpin(50'000);
+// Ranks that finish their slices of one sum together are this close, and being woken costs half as
+// much; a longer spin only burns the core that a helper thread could use.
+constexpr nanoseconds kSpin(100'000);
+// Cores that are told apart, by number modulo this: more than ranks of a host.
+constexpr int kCoreWords = 64;
 constexpr int kWords = 4;
 constexpr size_t kReasonBytes = 1024;
 
@@ -37,12 +40,6 @@ void Pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #endif
-}
-
-int UsableCores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return CPU_COUNT(&set);
 }
 
 std::string RankList(const std::vector<int>& ranks) {
@@ -74,6 +71,7 @@ struct alignas(64) Rendezvous::Control {
   std::atomic<uint32_t> sleepers;
   std::atomic<uint32_t> aborted;  // 0 no, 1 the reason is being written, 2 the reason is there.
   char reason[kReasonBytes];
+  std::atomic<uint64_t> cores[kCoreWords];  // A bit for each core that some rank may use.
 };
 
 std::string Collective::ToString() const {
@@ -96,7 +94,18 @@ Rendezvous::Rendezvous(void* memory, RendezvousOptions options)
   static_assert(std::atomic<int64_t>::is_always_lock_free);
   // Zeroed memory is a valid Control and valid Slots; constructing them here would race with peers.
   if (options_.processes) slot(options_.index).pid.store(getpid());
-  if (size() <= UsableCores()) spin_ = kSpin;
+  cpu_set_t mine;
+  if (sched_getaffinity(0, sizeof(mine), &mine) != 0) return;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (!CPU_ISSET(core, &mine)) continue;
+    control_->cores[core / 64 % kCoreWords].fetch_or(uint64_t{1} << (core % 64));
+  }
+}
+
+bool Rendezvous::CoreForEach() const {
+  int cores = 0;
+  for (const std::atomic<uint64_t>& word : control_->cores) cores += std::popcount(word.load());
+  return size() <= cores;
 }
 
 Rendezvous::Slot& Rendezvous::slot(int index) const {
@@ -130,6 +139,8 @@ void Rendezvous::Meet(milliseconds grace) {
     Sleep(generation, options_.deadline + grace);
   }
   ThrowIfAborted();
+  // Everybody has told their cores before they arrived for the first time.
+  if (arrivals_ == 1 && CoreForEach()) spin_ = kSpin;
 }
 
 bool Rendezvous::Spin(uint32_t generation) const {

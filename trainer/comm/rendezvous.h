@@ -4,7 +4,7 @@
 // The memory is zeroed by whoever makes it and may be shared by threads or by processes; nothing in
 // it is a pointer. A rank that waits spins for some microseconds, then sleeps in the kernel
 // (futex): with more ranks than cores a pure spin would take the core from the rank it waits for,
-// so there nobody spins.
+// so there nobody spins. What counts are the cores of all ranks together: each may be bound to one.
 //
 // Not thread-safe, except Abort(). Every failure is CommunicatorLost and is final.
 #pragma once
@@ -72,6 +72,8 @@ class Rendezvous {
 
   const RendezvousOptions& options() const { return options_; }
   int size() const { return static_cast<int>(options_.ranks.size()); }
+  /// Whether who waits spins first: known after the first Meet().
+  bool spins() const { return spin_.count() > 0; }
   std::string Describe() const;  // "all-reduce of 100 Float (collective 7)"
 
  private:
@@ -84,6 +86,7 @@ class Rendezvous {
   bool Gone(int index) const;
   [[noreturn]] void FailForDead(int index);
   void BlameDead();
+  bool CoreForEach() const;
   void CheckSame(const Collective& mine);
 
   Control* control_ = nullptr;

@@ -2,11 +2,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <thread>
+#include <vector>
 
 namespace lockstep::trainer {
 namespace {
@@ -55,6 +58,41 @@ TEST(RendezvousTest, KeepsALongReasonWithinItsBounds) {
     EXPECT_THAT(std::string(lost.what()).size(),
                 ::testing::AllOf(::testing::Gt(500), ::testing::Lt(2000)));
   }
+}
+
+// As mpirun binds the ranks of a small world: each sees one core. What counts is that they are two.
+bool SpinsBetweenTwoRanksBoundTo(int first, int second) {
+  alignas(64) char memory[8192] = {};
+  bool spins[2] = {};
+  {
+    std::vector<std::jthread> ranks;
+    for (int index = 0; index < 2; ++index) {
+      ranks.emplace_back([&, index] {
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(index == 0 ? first : second, &one);
+        sched_setaffinity(0, sizeof(one), &one);
+        Rendezvous rank(memory, {.index = index, .ranks = {0, 1}, .world_size = 2});
+        rank.Meet();
+        spins[index] = rank.spins();
+      });
+    }
+  }
+  EXPECT_EQ(spins[0], spins[1]);
+  return spins[0];
+}
+
+TEST(RendezvousTest, SpinsExactlyWhereEachRankHasACore) {
+  ASSERT_LE(Rendezvous::Bytes(2), 8192u);
+  cpu_set_t usable;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(usable), &usable), 0);
+  std::vector<int> cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(core, &usable)) cores.push_back(core);
+  }
+  EXPECT_FALSE(SpinsBetweenTwoRanksBoundTo(cores[0], cores[0]));
+  if (cores.size() < 2) GTEST_SKIP() << "this host has one core";
+  EXPECT_TRUE(SpinsBetweenTwoRanksBoundTo(cores[0], cores[1]));
 }
 
 }  // namespace

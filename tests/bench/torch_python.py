@@ -1,0 +1,148 @@
+"""Python's torch for the peers: the very libtorch_cpu.so that Lockstep is linked with, from scripts/setup's folder.
+
+What `import torch` wants besides comes in two parts. Pure Python packages: installed by pip, pinned by hash, into a
+folder of their own. CUDA's libraries: the wheel on PyPI is the CUDA build, and its Python part loads them also where
+no GPU is. Where scripts/setup --cuda has put them beside it they are used; otherwise stand-ins are made with the C
+compiler, libraries of the same names in which every function returns an error, so that a machine without a GPU need
+not download 4 GB for code that is never called. No result depends on them: the CPU kernels, gloo, DDP and the
+optimizers are the wheel's own.
+"""
+
+import hashlib
+import os
+import pathlib
+import subprocess
+import sys
+
+from harness import ROOT, CannotMeasure
+
+PYTHON = "/usr/bin/python3"  # The one scripts/setup chose the wheel for.
+REQUIREMENTS = ROOT / "tests/bench/peers/requirements.txt"
+TRY = ("import platform, torch, torch.distributed; from torch.nn.parallel import DistributedDataParallel; "
+       "print(torch.__version__, platform.python_version())")
+
+
+class TorchPython:
+    def __init__(self, environment, stand_ins):
+        self.command = [PYTHON]
+        self.environment = environment
+        self.stand_ins = stand_ins
+        self.version = ""
+
+    def describe(self):
+        torch, python = self.version.split()
+        return f"torch {torch}, Python {python}, CUDA's libraries {'stand-ins' if self.stand_ins else 'as installed'}"
+
+
+def cache_folder():
+    if os.environ.get("LOCKSTEP_CACHE"):
+        return pathlib.Path(os.environ["LOCKSTEP_CACHE"])
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "lockstep"
+
+
+def torch_folder():
+    remembered = ROOT / "build/libtorch-dir"
+    folder = pathlib.Path(remembered.read_text().strip()) if remembered.exists() else cache_folder() / "libtorch-2.11.0"
+    if not (folder / "torch/__init__.py").exists():
+        raise CannotMeasure(f"{folder} holds no Python torch (scripts/setup installs one)")
+    return folder
+
+
+def prepare():
+    """Installs what is missing; CannotMeasure with the reason where that fails."""
+    folder = torch_folder()
+    packages = install_packages()
+    environment = dict(os.environ, PYTHONPATH=f"{folder}{os.pathsep}{packages}", PYTHONDONTWRITEBYTECODE="1",
+                       OMP_NUM_THREADS="1", TORCH_CPP_LOG_LEVEL="ERROR", PYTHONWARNINGS="ignore",
+                       TORCHINDUCTOR_CACHE_DIR=str(cache_folder() / "bench-python/inductor"))
+    python = TorchPython(environment, stand_ins=False)
+    problem = attempt(python)
+    if problem and ".so" in problem:
+        environment["LD_LIBRARY_PATH"] = str(stand_ins(folder))
+        python.stand_ins = True
+        problem = attempt(python)
+    if problem:
+        raise CannotMeasure(f"import torch: {problem}")
+    return python
+
+
+def attempt(python):
+    done = subprocess.run([*python.command, "-c", TRY], env=python.environment, capture_output=True, text=True,
+                          timeout=300)
+    python.version = done.stdout.strip()
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no output"])[-1]
+
+
+def install_packages():
+    """The folder with the pure Python packages of this requirements file; made when missing."""
+    name = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+    target = cache_folder() / "bench-python" / name
+    if target.exists():
+        return target
+    print(f"bench: installing what Python's torch needs into {target}", file=sys.stderr, flush=True)
+    stage = target.with_name(f"{name}.part-{os.getpid()}")
+    done = subprocess.run(
+        [PYTHON, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes",
+         "--no-compile", "--target", str(stage), "-r", str(REQUIREMENTS)],
+        env=dict(os.environ, PIP_ROOT_USER_ACTION="ignore", PIP_DISABLE_PIP_VERSION_CHECK="1"), capture_output=True,
+        text=True)
+    if done.returncode != 0:
+        raise CannotMeasure(f"pip could not install {REQUIREMENTS.name}: {done.stderr.strip().splitlines()[-1:]}")
+    try:
+        stage.rename(target)
+    except OSError:  # Another bench was faster.
+        pass
+    return target
+
+
+def elf(library, *options):
+    return subprocess.run(["readelf", "--wide", *options, str(library)], capture_output=True, text=True,
+                          check=True).stdout.splitlines()
+
+
+def needed(library):
+    return [line.split("[")[1].rstrip("]") for line in elf(library, "--dynamic") if "(NEEDED)" in line]
+
+
+def undefined(library):
+    """Names that `library` expects of others."""
+    names = set()
+    for line in elf(library, "--dyn-syms"):
+        fields = line.split()
+        if len(fields) >= 8 and fields[6] == "UND" and fields[4] == "GLOBAL":
+            names.add(fields[7].split("@")[0])
+    return names
+
+
+def stand_ins(folder):
+    """A folder of libraries with the names that are missing; every function in them returns 999."""
+    libraries = sorted((folder / "torch/lib").glob("*.so*"))
+    present = {path.name for path in [*libraries, *folder.glob("nvidia/**/lib/*.so*")]}
+    asked = {name for library in libraries for name in needed(library)}
+    prefixes = ("libcu", "libnccl", "libnv")
+    # Not libcuda: that is the driver's, and is only asked for once there is a GPU.
+    missing = sorted(name for name in asked - present if name.startswith(prefixes) and name != "libcuda.so.1")
+    target = cache_folder() / "bench-python" / ("stand-ins-" + hashlib.sha256("".join(missing).encode()).hexdigest()[:12])
+    if target.exists():
+        return target
+    stage = target.with_name(f"{target.name}.part-{os.getpid()}")
+    stage.mkdir(parents=True)
+    starts = ("cublas", "cudnn", "cufft", "cuFile", "curand", "cusolver", "cusparse", "nccl", "pnccl", "nvshmem", "nvrtc",
+              "nvJitLink")
+    names = sorted({name for library in libraries for name in undefined(library) if name.startswith(starts)})
+    # One body under all names. 999 is no success in any of these libraries.
+    source = ".text\n" + "".join(f".globl {name}\n.type {name}, @function\n{name}:\n" for name in names)
+    source += "movl $999, %eax\nret\n.section .note.GNU-stack,\"\",@progbits\n"
+    (stage / "all.s").write_text(source)
+    (stage / "none.s").write_text('.section .note.GNU-stack,"",@progbits\n')
+    for i, name in enumerate(missing):
+        # The first one loaded has every function: the loader looks names up in all of them.
+        done = subprocess.run(["cc", "-shared", "-nostdlib", f"-Wl,-soname,{name}", "-o", str(stage / name),
+                               str(stage / ("all.s" if i == 0 else "none.s"))], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise CannotMeasure(f"the C compiler made no stand-in for {name}: {done.stderr.strip()}")
+    try:
+        stage.rename(target)
+    except OSError:
+        pass
+    return target
