@@ -42,7 +42,8 @@ int Run(const Options& options) {
   config.model.name = "resnet18";
   config.model.num_classes = 10;
   const auto communicators = trainer::MakeThreadCommunicators(1);
-  trainer::Replica replica(config, {}, *communicators[0]);
+  const auto cpu = trainer::OpenCpu();
+  trainer::Replica replica(config, {}, *cpu, *communicators[0]);
   const trainer::NamedTensors weights = replica.Weights();
   const trainer::NamedTensors optimizer = replica.OptimizerState();
   const int64_t bytes = BytesOf(weights) + BytesOf(optimizer);
