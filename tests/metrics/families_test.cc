@@ -150,9 +150,10 @@ TEST(Families, EveryPhaseHasItsSeconds) {
     sum += metric.counter.value;
   }
   for (double seconds : snapshot.runs[0].phase_seconds) expected += seconds;
-  EXPECT_EQ(phases, (std::set<std::string>{"data_wait", "h2d", "forward", "backward",
-                                           "allreduce_exposed", "optimizer", "checkpoint_stall",
-                                           "eval", "startup", "recovery", "paused", "other", "device"}));
+  EXPECT_EQ(phases,
+            (std::set<std::string>{"data_wait", "h2d", "forward", "backward", "allreduce_exposed",
+                                   "optimizer", "checkpoint_stall", "eval", "startup", "recovery",
+                                   "paused", "other", "device"}));
   EXPECT_DOUBLE_EQ(sum, expected);
 }
 
