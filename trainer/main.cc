@@ -4,16 +4,12 @@
 // main() composes and ends: it reads the config, claims the run directory, makes the communicator
 // and the link, calls Train(), and turns whatever happened into an exit code that mpirun, the
 // coordinator and scripts understand (config/exit_code.h).
-#include <ATen/Context.h>
-#include <c10/util/Exception.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
-#include <new>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -25,11 +21,12 @@
 #include "trainer/control.h"
 #include "trainer/data/dataset.h"
 #include "trainer/device/device.h"
+#include "trainer/failure.h"
 #include "trainer/host_memory.h"
 #include "trainer/link/coordinator_link.h"
 #include "trainer/link/rank_log.h"
+#include "trainer/rank_device.h"
 #include "trainer/saver.h"
-#include "trainer/step/replica_guard.h"
 #include "trainer/trace.h"
 #include "trainer/traced_communicator.h"
 #include "trainer/train.h"
@@ -117,12 +114,6 @@ int ParseArguments(int argc, char** argv, Arguments& arguments, bool& finished) 
   finished = false;
   return 0;
 }
-
-// A reason to end that every rank has found alike, before training began.
-struct Refusal {
-  TrainerExit exit;
-  std::string message;
-};
 
 RunConfig LoadConfig(const Arguments& arguments, const World& world) {
   std::string text;
@@ -240,52 +231,6 @@ void TellFailure(const Ending& ending, TrainerExit exit, const std::string& mess
   }
 }
 
-// Failures that every rank meets in the same step, so that all can end in order.
-bool Agreed(TrainerExit exit) {
-  return exit == TrainerExit::kNonFinite || exit == TrainerExit::kReplicasDiffer ||
-         exit == TrainerExit::kBadConfig || exit == TrainerExit::kCheckpointFailed;
-}
-
-struct Failure {
-  TrainerExit exit = TrainerExit::kInternal;
-  std::string message;
-};
-
-// The exception being handled, as an exit code.
-Failure Classify() {
-  try {
-    throw;
-  } catch (const DataError& e) {
-    return {TrainerExit::kData, e.what()};
-  } catch (const CommunicatorLost& e) {
-    return {TrainerExit::kCommunicatorLost, e.what()};
-  } catch (const StaleAttempt& e) {
-    return {TrainerExit::kStaleAttempt, e.what()};
-  } catch (const CheckpointFailed& e) {
-    return {TrainerExit::kCheckpointFailed, e.what()};
-  } catch (const WrongConfig& e) {
-    return {TrainerExit::kBadConfig, e.what()};
-  } catch (const NonFiniteLoss& e) {
-    return {TrainerExit::kNonFinite, e.what()};
-  } catch (const ReplicasDiffer& e) {
-    return {TrainerExit::kReplicasDiffer, e.what()};
-  } catch (const c10::OutOfMemoryError& e) {
-    return {TrainerExit::kOutOfMemory, std::string(e.what_without_backtrace())};
-  } catch (const std::bad_alloc&) {
-    return {TrainerExit::kOutOfMemory,
-            "the host's memory is used up; lower the batch size, training.micro_batch_size or "
-            "data.prefetch_batches"};
-  } catch (const std::invalid_argument& e) {
-    return {TrainerExit::kBadConfig, e.what()};
-  } catch (const c10::Error& e) {
-    const std::string text = e.what_without_backtrace();
-    const bool memory = text.find("allocate memory") != std::string::npos;
-    return {memory ? TrainerExit::kOutOfMemory : TrainerExit::kInternal, text};
-  } catch (const std::exception& e) {
-    return {TrainerExit::kInternal, e.what()};
-  }
-}
-
 config::Machine MachineOf(const World& world) {
   return {world.size(), world.ranks_on_host(), CoresOfHost()};
 }
@@ -297,62 +242,6 @@ void CheckWorld(const Arguments& arguments, const World& world, RunConfig config
       config::LoadRunConfig(config::ToYaml(config::Resolve(config, MachineOf(world))),
                             absl::StrCat(arguments.config_file, " with mpirun -np ", world.size()));
   if (!checked.ok()) throw Refusal{TrainerExit::kBadConfig, checked.Report()};
-}
-
-// A GPU of its own for each rank of the host, or the CPU for all ranks of the world. Collective.
-std::unique_ptr<Device> OpenDevice(const RunConfig& config, const World& world) {
-  const bool wanted = config.resources.device != config::DeviceChoice::kCpu;
-  const int gpus = wanted ? GpuCount() : 0;
-  // Whoever gives each rank a host id of its own makes NCCL take one GPU for several: for tests.
-  const bool enough = gpus >= world.ranks_on_host() || (gpus > 0 && getenv("NCCL_HOSTID"));
-  const std::vector<int64_t> counts = world.AllGather(gpus);
-  const std::vector<int64_t> fits = world.AllGather(enough ? 1 : 0);
-  const auto most = *std::max_element(counts.begin(), counts.end());
-  if (most == 0) {
-    if (config.resources.device == config::DeviceChoice::kGpu) {
-      throw Refusal{TrainerExit::kBadConfig,
-                    absl::StrCat("resources.device is gpu, but there is none: ", WhyNoGpu())};
-    }
-    if (config.training.precision == config::Precision::kFp16) {
-      throw Refusal{TrainerExit::kBadConfig,
-                    "training.precision is fp16, which needs a GPU; bf16 runs on CPUs too"};
-    }
-    return OpenCpu();
-  }
-  for (size_t rank = 0; rank < fits.size(); ++rank) {
-    if (fits[rank] != 0) continue;
-    throw Refusal{TrainerExit::kBadConfig,
-                  absl::StrCat("rank ", rank, "'s host has ", counts[rank],
-                               counts[rank] == 1 ? " GPU" : " GPUs",
-                               " for more ranks than that; each rank needs one of its own. Start "
-                               "fewer ranks there, or set resources.device: cpu")};
-  }
-  return OpenGpu(world.local_rank() % gpus, {config.training.tf32, config.training.deterministic});
-}
-
-// After a deadline: the ranks of this host that began fewer steps than others. NCCL cannot tell.
-std::string WhoIsBehind(const RunDirectory& directory, int attempt) {
-  const auto ranks = config::RankBoard::Read(directory.board(attempt));
-  if (!ranks.ok()) return "";
-  uint64_t most = 0;
-  for (const config::RankState& rank : *ranks) most = std::max(most, rank.collectives);
-  std::string text;
-  for (const config::RankState& rank : *ranks) {
-    if (rank.pid == 0 || rank.collectives == most) continue;
-    absl::StrAppend(&text, text.empty() ? "; behind the others: " : ", ", "rank ", rank.rank,
-                    " (step ", rank.step, ", in ", config::PhaseName(rank.phase), ", process ",
-                    rank.pid, ")");
-  }
-  return text;
-}
-
-// For whoever looks into it: the collectives this rank was in the middle of.
-void KeepHistory(const RunDirectory& directory, int attempt, int rank,
-                 const Communicator& communicator) {
-  const std::string history = communicator.History();
-  if (history.empty()) return;
-  const auto path = directory.attempt(attempt) / absl::StrCat("collectives-rank-", rank, ".txt");
-  (void)config::WriteFileDurably(path, history);  // The message itself goes another way.
 }
 
 int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
@@ -391,7 +280,7 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
 
   auto board = config::RankBoard::Open(directory.board(attempt), world.size());
   if (board.ok()) board->Claim(world.rank());
-  const std::unique_ptr<Device> device = OpenDevice(config, world);
+  const std::unique_ptr<Device> device = OpenRankDevice(config, world);
   const std::unique_ptr<Trace> trace = MakeTrace(arguments, world);
   std::unique_ptr<Communicator> communicator = world.MakeCommunicator(
       *device, std::chrono::milliseconds(
@@ -423,7 +312,7 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
     }
     TellFailure(ending, failure.exit, failure.message);
     ending.link = nullptr;
-    KeepHistory(directory, attempt, world.rank(), *communicator);
+    KeepHistory(directory, attempt, *communicator);
     if (Agreed(failure.exit)) return static_cast<int>(failure.exit);
     communicator->Abort(failure.message);
     world.Abort(static_cast<int>(failure.exit));
