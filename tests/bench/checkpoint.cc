@@ -3,9 +3,9 @@
 //
 //   bench-checkpoint --folder DIR [--rounds 7] [--threads 1]
 //
-// "ours": what Save() takes with the write before it finished; "first": the very first one, before
-// the snapshot's memory was ever used; "copy": memcpy of the same bytes, one thread, into memory
-// that was used before; "write": until the checkpoint is durable, behind the step loop.
+// "ours": what Save() takes with the write before it finished; "first": the very first one; "copy":
+// memcpy of the same bytes, one thread, into memory that was used before; "write": until the
+// checkpoint is durable, behind the step loop.
 #include <ATen/Parallel.h>
 #include <ATen/ops/full_like.h>
 
@@ -56,6 +56,7 @@ int Run(const Options& options) {
     return 1;
   }
   trainer::CheckpointWriter writer(store);
+  writer.Prepare(weights, optimizer);
   Samples samples;
   int64_t step = 0;
   const auto save = [&](const char* contender) {

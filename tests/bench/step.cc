@@ -141,6 +141,7 @@ void CompareCheckpoint(Trainee& trainee, const Options& options, bool root, Samp
   }
   const trainer::NamedTensors weights = trainee.replica().Weights();
   const trainer::NamedTensors optimizer = trainee.replica().OptimizerState();
+  if (root) writer->Prepare(weights, optimizer);
   for (int i = 0; i < 3; ++i) step();
   for (int block = 0; block < options.blocks; ++block) {
     const auto steps = [&] {

@@ -105,13 +105,26 @@ def needed(library):
 
 
 def undefined(library):
-    """Names that `library` expects of others."""
+    """(name, version or "") of every function that `library` expects of others."""
     names = set()
     for line in elf(library, "--dyn-syms"):
         fields = line.split()
         if len(fields) >= 8 and fields[6] == "UND" and fields[4] == "GLOBAL":
-            names.add(fields[7].split("@")[0])
+            name, _, version = fields[7].partition("@")
+            names.add((name, version))
     return names
+
+
+def asked_versions(library):
+    """{version: the file it is asked of}."""
+    versions, file = {}, ""
+    for line in elf(library, "--version-info"):
+        fields = line.split()
+        if "File:" in fields:
+            file = fields[fields.index("File:") + 1]
+        elif "Name:" in fields and "Flags:" in fields and file:
+            versions[fields[fields.index("Name:") + 1]] = file
+    return versions
 
 
 def stand_ins(folder):
@@ -122,27 +135,43 @@ def stand_ins(folder):
     prefixes = ("libcu", "libnccl", "libnv")
     # Not libcuda: that is the driver's, and is only asked for once there is a GPU.
     missing = sorted(name for name in asked - present if name.startswith(prefixes) and name != "libcuda.so.1")
-    target = cache_folder() / "bench-python" / ("stand-ins-" + hashlib.sha256("".join(missing).encode()).hexdigest()[:12])
+    if not missing:
+        raise CannotMeasure("CUDA's libraries are there, but do not load")
+    key = hashlib.sha256("".join(missing).encode() + pathlib.Path(__file__).read_bytes()).hexdigest()[:12]
+    target = cache_folder() / "bench-python" / f"stand-ins-{key}"
     if target.exists():
         return target
-    stage = target.with_name(f"{target.name}.part-{os.getpid()}")
-    stage.mkdir(parents=True)
+    file_of = {version: file for library in libraries for version, file in asked_versions(library).items()}
     starts = ("cublas", "cudnn", "cufft", "cuFile", "curand", "cusolver", "cusparse", "nccl", "pnccl", "nvshmem", "nvrtc",
               "nvJitLink")
-    names = sorted({name for library in libraries for name in undefined(library) if name.startswith(starts)})
-    # One body under all names. 999 is no success in any of these libraries.
-    source = ".text\n" + "".join(f".globl {name}\n.type {name}, @function\n{name}:\n" for name in names)
-    source += "movl $999, %eax\nret\n.section .note.GNU-stack,\"\",@progbits\n"
-    (stage / "all.s").write_text(source)
-    (stage / "none.s").write_text('.section .note.GNU-stack,"",@progbits\n')
-    for i, name in enumerate(missing):
-        # The first one loaded has every function: the loader looks names up in all of them.
-        done = subprocess.run(["cc", "-shared", "-nostdlib", f"-Wl,-soname,{name}", "-o", str(stage / name),
-                               str(stage / ("all.s" if i == 0 else "none.s"))], capture_output=True, text=True)
-        if done.returncode != 0:
-            raise CannotMeasure(f"the C compiler made no stand-in for {name}: {done.stderr.strip()}")
+    contents = {name: {} for name in missing}  # {library: {version: names}}
+    for name, version in sorted({pair for library in libraries for pair in undefined(library)}):
+        file = file_of.get(version, missing[0]) if version else missing[0]
+        # Names without a version are found in whichever library has them.
+        if file in contents and (version or name.startswith(starts)):
+            contents[file].setdefault(version, []).append(name)
+    stage = target.with_name(f"{target.name}.part-{os.getpid()}")
+    stage.mkdir(parents=True)
+    for library, versions in contents.items():
+        link(stage, library, versions)
     try:
         stage.rename(target)
     except OSError:
         pass
     return target
+
+
+def link(stage, library, versions):
+    """One body under all names: 999 is no success in any of these libraries."""
+    names = [name for group in versions.values() for name in group]
+    source = ".text\n" + "".join(f".globl {name}\n.type {name}, @function\n{name}:\n" for name in names)
+    source += 'movl $999, %eax\nret\n.section .note.GNU-stack,"",@progbits\n'
+    (stage / "source.s").write_text(source)
+    script = [f"{version} {{ global: {'; '.join(group)}; }};" for version, group in versions.items() if version]
+    (stage / "versions").write_text("\n".join(script) + "\n")
+    command = ["cc", "-shared", "-nostdlib", f"-Wl,-soname,{library}", "-o", str(stage / library), str(stage / "source.s")]
+    if script:
+        command.append(f"-Wl,--version-script={stage / 'versions'}")
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise CannotMeasure(f"the C compiler made no stand-in for {library}: {done.stderr.strip()[-300:]}")

@@ -19,8 +19,8 @@ class Block(nn.Module):
     def forward(self, x):
         shortcut = self.shortcut(x)
         for conv in self.convs[:-1]:
-            x = torch.relu(conv(x))
-        return torch.relu(self.convs[-1](x) + shortcut)
+            x = torch.relu_(conv(x))
+        return torch.relu_(self.convs[-1](x).add_(shortcut))
 
 
 def conv_norm(inputs, outputs, kernel, stride):
@@ -29,7 +29,7 @@ def conv_norm(inputs, outputs, kernel, stride):
 
 def resnet(blocks, bottleneck, image_size, classes):
     small = image_size <= 64
-    layers = [conv_norm(3, 64, 3, 1) if small else conv_norm(3, 64, 7, 2), nn.ReLU()]
+    layers = [conv_norm(3, 64, 3, 1) if small else conv_norm(3, 64, 7, 2), nn.ReLU(inplace=True)]
     layers += [] if small else [nn.MaxPool2d(3, 2, 1)]
     channels = 64
     for stage, count in enumerate(blocks):
@@ -42,12 +42,12 @@ def resnet(blocks, bottleneck, image_size, classes):
 def cnn(filters, dense, image_size, classes):
     layers, channels, size = [], 3, image_size
     for count in filters:
-        layers += [conv_norm(channels, count, 3, 1), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [conv_norm(channels, count, 3, 1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
         channels, size = count, size // 2
     layers.append(nn.Flatten())
     features = channels * size * size
     for count in dense:
-        layers += [nn.Linear(features, count), nn.ReLU()]
+        layers += [nn.Linear(features, count), nn.ReLU(inplace=True)]
         features = count
     return nn.Sequential(*layers, nn.Linear(features, classes))
 
