@@ -24,11 +24,11 @@ constexpr int kOldestDriver = 580;     // The first branch that runs CUDA 13.
 constexpr int kOldestNccl = 21900;     // 2.19, as ncclGetVersion() writes it.
 constexpr int kOldestCapability = 75;  // CUDA 13 has no code for what came before Turing.
 
-// What the trainer calls; NCCL older than 2.19 lacks some.
+// What the trainer calls (trainer/comm/nccl_library.cc, which this folder may not include).
 constexpr const char* kNcclFunctions[] = {
-    "ncclGetUniqueId",    "ncclCommInitRankConfig", "ncclCommGetAsyncError", "ncclCommFinalize",
-    "ncclCommDestroy",    "ncclCommAbort",          "ncclAllReduce",         "ncclBroadcast",
-    "ncclGetErrorString", "ncclGetLastError",       "ncclGroupStart",        "ncclGroupEnd",
+    "ncclGetUniqueId", "ncclCommInitRankConfig", "ncclCommGetAsyncError", "ncclCommFinalize",
+    "ncclCommDestroy", "ncclCommAbort",          "ncclGetErrorString",    "ncclGetLastError",
+    "ncclAllReduce",   "ncclBroadcast",
 };
 
 // One thread, and nobody sets variables.

@@ -22,8 +22,6 @@ FAKE_FUNCTION(ncclAllReduce)
 FAKE_FUNCTION(ncclBroadcast)
 FAKE_FUNCTION(ncclGetErrorString)
 FAKE_FUNCTION(ncclGetLastError)
-FAKE_FUNCTION(ncclGroupStart)
-FAKE_FUNCTION(ncclGroupEnd)
 #ifndef FAKE_NCCL_CANNOT_ABORT
 FAKE_FUNCTION(ncclCommAbort)
 #endif
