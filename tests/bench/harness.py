@@ -33,7 +33,8 @@ class Bench:
     def run(self, command, timeout=900, env=None):
         """Runs a command to its end; its output. CannotMeasure with its last lines where it fails."""
         command = [str(part) for part in command]
-        shown = " ".join(shlex.quote(part if len(part) < 400 else part[:40] + "…") for part in command)
+        words = [part.replace(f"{ROOT}/", "") for part in command]  # The same wherever the checkout lies.
+        shown = " ".join(shlex.quote(word if len(word) < 400 else word[:40] + "…") for word in words)
         if shown not in self.commands:
             self.commands.append(shown)
         try:
