@@ -12,7 +12,7 @@
 #include "trainer/data/dataset.h"
 #include "trainer/saver.h"
 #include "trainer/step/replica_guard.h"
-#include "trainer/train.h"
+#include "trainer/train_setup.h"
 
 namespace lockstep::trainer {
 

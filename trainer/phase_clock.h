@@ -9,14 +9,10 @@
 #include <cstdint>
 
 #include "config/rank_board.h"
+#include "trainer/monotonic.h"
 #include "trainer/trace.h"
 
 namespace lockstep::trainer {
-
-/// CLOCK_MONOTONIC in seconds.
-double MonotonicSeconds();
-/// CLOCK_MONOTONIC reading at which this process started, from /proc/self/stat.
-double ProcessStartSeconds();
 
 class PhaseClock {
  public:

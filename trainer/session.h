@@ -18,7 +18,7 @@
 #include "trainer/report.h"
 #include "trainer/saver.h"
 #include "trainer/step/schedule.h"
-#include "trainer/train.h"
+#include "trainer/train_setup.h"
 #include "trainer/training_state.h"
 
 namespace lockstep::trainer {

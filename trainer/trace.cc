@@ -15,8 +15,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "config/run_directory.h"
+#include "trainer/monotonic.h"
 #include "trainer/op_profile.h"
-#include "trainer/phase_clock.h"
 
 namespace lockstep::trainer {
 namespace {
