@@ -34,6 +34,7 @@ class Bench:
         """Runs a command to its end; its output. CannotMeasure with its last lines where it fails."""
         command = [str(part) for part in command]
         shown = " ".join(shlex.quote(part if len(part) < 400 else part[:40] + "…") for part in command)
+        shown = shown.replace(f"{ROOT}/", "").replace(f"{pathlib.Path.home()}/", "~/")  # For any checkout.
         if shown not in self.commands:
             self.commands.append(shown)
         try:
@@ -176,7 +177,7 @@ def machine():
         memory_kb = 0
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
     return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory_kb / 2**20, 1),
-            "instructions": [flag for flag in wanted if flag in flags.split()], "kernel": platform.release(),
+            "instructions": [flag for flag in wanted if flag in flags.split()], "kernel": platform.release().split("-")[0],
             "gpus": gpus()}
 
 
