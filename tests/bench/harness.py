@@ -33,8 +33,8 @@ class Bench:
     def run(self, command, timeout=900, env=None):
         """Runs a command to its end; its output. CannotMeasure with its last lines where it fails."""
         command = [str(part) for part in command]
-        words = [part.replace(f"{ROOT}/", "") for part in command]  # The same wherever the checkout lies.
-        shown = " ".join(shlex.quote(word if len(word) < 400 else word[:40] + "…") for word in words)
+        shown = " ".join(shlex.quote(part if len(part) < 400 else part[:40] + "…") for part in command)
+        shown = shown.replace(f"{ROOT}/", "").replace(f"{pathlib.Path.home()}/", "~/")  # For any checkout.
         if shown not in self.commands:
             self.commands.append(shown)
         try:
@@ -177,7 +177,7 @@ def machine():
         memory_kb = 0
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
     return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory_kb / 2**20, 1),
-            "instructions": [flag for flag in wanted if flag in flags.split()], "kernel": platform.release(),
+            "instructions": [flag for flag in wanted if flag in flags.split()], "kernel": platform.release().split("-")[0],
             "gpus": gpus()}
 
 
