@@ -144,7 +144,8 @@ struct GradientArena::Impl {
   std::vector<int64_t> filled;  // Buckets as the first backward filled them; then not kept.
   bool learned = false;
   std::vector<Hook> hooks;
-  size_t sent = 0;  // Buckets sent in this step.
+  size_t sent = 0;         // Buckets sent in this step.
+  bool rest_sent = false;  // What lies behind the gradients went with the last of them.
   bool last_backward = false;
 };
 
@@ -272,13 +273,18 @@ void GradientArena::Impl::Accumulated(size_t bucket) {
 }
 
 // A bucket is sent when it and all before it are complete, so that every rank sends them in one
-// order. `all` also sends those whose parameters this backward did not reach.
+// order. `all` also sends those whose parameters this backward did not reach. What lies behind the
+// gradients rides with the last bucket where that ends there, as the one with the norms does:
+// backward is over by then, and a sum less is begun.
 void GradientArena::Impl::SendReady(bool all) {
   while (sent < order.size()) {
     const Bucket& bucket = buckets[static_cast<size_t>(order[sent])];
-    if (!all && bucket.waiting > 0) return;
+    const bool carries_rest = sent + 1 == order.size() && bucket.end == elements;
+    if (!all && (bucket.waiting > 0 || carries_rest)) return;
     ++sent;
-    communicator.AllReduce(region.narrow(0, bucket.begin, bucket.end - bucket.begin));
+    const int64_t end = carries_rest ? region.numel() : bucket.end;
+    communicator.AllReduce(region.narrow(0, bucket.begin, end - bucket.begin));
+    rest_sent = carries_rest;
   }
 }
 
@@ -360,6 +366,7 @@ void GradientArena::ZeroGradients() {
   // into the buffers since the last one.
   impl_->previous_buffers.copy_(impl_->buffers);
   impl_->sent = 0;
+  impl_->rest_sent = false;
   impl_->last_backward = false;
 }
 
@@ -376,8 +383,10 @@ void GradientArena::Reduce(double share, const at::Tensor& inverse_loss_scale) {
   if (impl.options.overlap) {
     impl.last_backward = false;
     impl.SendReady(/*all=*/true);
-    impl.communicator.AllReduce(
-        impl.region.narrow(0, impl.elements, impl.region.numel() - impl.elements));
+    if (!impl.rest_sent) {
+      impl.communicator.AllReduce(
+          impl.region.narrow(0, impl.elements, impl.region.numel() - impl.elements));
+    }
   } else {
     // Nothing to hide it behind: one sum costs fewer barriers than a sum for each bucket.
     impl.communicator.AllReduce(impl.region);

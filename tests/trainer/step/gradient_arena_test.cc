@@ -214,9 +214,11 @@ TEST_F(OverlapTest, SendsEveryBucketDuringTheLastBackward) {
   EXPECT_TRUE(counting_.sizes.empty()) << "not in an earlier micro-batch";
   arena_.BeginLastBackward();
   Backward(net_);
-  EXPECT_GE(counting_.sizes.size(), 3u);
-  EXPECT_EQ(SentElements(), arena_.gradients().numel());
+  const size_t during = counting_.sizes.size();
+  EXPECT_GE(during, 3u);
+  EXPECT_GT(SentElements(), arena_.gradients().numel() * 9 / 10);
   arena_.Reduce(1.0);
+  EXPECT_EQ(counting_.sizes.size(), during + 1) << "the rest rides with the last bucket";
   EXPECT_EQ(SentElements() * int64_t{sizeof(float)}, arena_.reduced_bytes()) << "each once";
 }
 
@@ -253,7 +255,8 @@ TEST_F(OverlapTest, BucketsLeaveInTheOrderThatTheFirstBackwardFilledThem) {
   };
   EXPECT_GE(place(first), 4) << "of six buckets";
   EXPECT_LE(place(second), 1) << "the last layer's gradient is there first";
-  EXPECT_TRUE(std::is_permutation(first.begin(), first.end(), second.begin(), second.end()));
+  const auto sum = [](const auto& sizes) { return std::accumulate(sizes.begin(), sizes.end(), 0); };
+  EXPECT_EQ(sum(first), sum(second)) << "everything once";
   EXPECT_EQ(sent_by_a_step(), second);
 }
 
