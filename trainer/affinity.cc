@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <set>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
@@ -81,6 +82,9 @@ HostCores ReadCores() {
     cores.allowed = cores.mine;
   }
   SortByHardware(cores.allowed);
+  std::set<int> packages;
+  for (const int core : cores.allowed) packages.insert(Topology(core, "physical_package_id"));
+  cores.packages = static_cast<int>(packages.size());
   return cores;
 }
 
@@ -106,7 +110,7 @@ Binding ChooseBinding(const RankPlacement& placement, const HostCores& cores) {
                                 Count(cores.mine.size(), "core"),
                                 " a rank, as launched, is less than ", Count(threads, "thread"));
   }
-  if (ranks > 1 && cores.allowed.size() / ranks == threads) {
+  if (cores.packages > 1 && ranks > 1 && cores.allowed.size() / ranks == threads) {
     const auto begin = cores.allowed.begin() + placement.local_rank * placement.threads;
     binding.cores.assign(begin, begin + placement.threads);
     binding.text =

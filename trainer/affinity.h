@@ -3,9 +3,10 @@
 // mpirun's own default binds each rank of a small world to one core, which halves a rank of two
 // threads without a word. So a mask narrower than the rank's threads is widened to what the
 // launcher itself may use (a mask that a user set around mpirun stays). Where the ranks' threads
-// just fill the host, each rank gets cores of its own, so that none wanders to a core that belongs
-// to another rank, away from its cache and memory. Everything else is left to the kernel: with free
-// cores it balances better than a fixed choice, with too few it must.
+// just fill a host of several processor packages, each rank gets cores of its own, so that none
+// wanders away from its memory. Everything else is left to the kernel: on one package a fixed
+// choice measured no gain on an idle host, and on a busy one it holds all ranks up behind the one
+// whose core is shared, with its loader and checkpoint threads too.
 //
 // Call it before the first thread is made: threads inherit the mask of the one that makes them.
 #pragma once
@@ -24,6 +25,7 @@ struct RankPlacement {
 struct HostCores {
   std::vector<int> mine;     // What this process may use now.
   std::vector<int> allowed;  // What the launcher may use, neighbours in the hardware side by side.
+  int packages = 1;          // Processors that `allowed` spreads over.
 };
 
 struct Binding {

@@ -26,7 +26,7 @@ TEST(AffinityTest, RanksThatFillTheHostShareNoCore) {
       const std::vector<int> all = Cores(ranks * threads + 1);
       std::set<int> taken;
       for (int rank = 0; rank < ranks; ++rank) {
-        const Binding binding = ChooseBinding({rank, ranks, threads}, {all, all});
+        const Binding binding = ChooseBinding({rank, ranks, threads}, {all, all, 2});
         EXPECT_EQ(binding.cores.size(), static_cast<size_t>(threads));
         taken.insert(binding.cores.begin(), binding.cores.end());
       }
@@ -38,13 +38,19 @@ TEST(AffinityTest, RanksThatFillTheHostShareNoCore) {
 TEST(AffinityTest, CoresFollowTheHardwareOrderTheyAreGivenIn) {
   const std::vector<int> mine = {0, 1, 2, 3};
   const std::vector<int> siblings_adjacent = {0, 2, 1, 3};
-  EXPECT_THAT(ChooseBinding({0, 2, 2}, {mine, siblings_adjacent}).cores, ElementsAre(0, 2));
-  EXPECT_THAT(ChooseBinding({1, 2, 2}, {mine, siblings_adjacent}).cores, ElementsAre(1, 3));
+  EXPECT_THAT(ChooseBinding({0, 2, 2}, {mine, siblings_adjacent, 2}).cores, ElementsAre(0, 2));
+  EXPECT_THAT(ChooseBinding({1, 2, 2}, {mine, siblings_adjacent, 2}).cores, ElementsAre(1, 3));
 }
 
 TEST(AffinityTest, FreeCoresAreLeftToTheKernel) {
   const Binding binding = ChooseBinding({1, 2, 1}, {Cores(8), Cores(8)});
   EXPECT_EQ(binding.cores, Cores(8));
+  EXPECT_EQ(binding.text, "left to the kernel");
+}
+
+TEST(AffinityTest, OnOnePackageAFullHostIsLeftToTheKernelToo) {
+  const Binding binding = ChooseBinding({1, 2, 1}, {Cores(2), Cores(2), 1});
+  EXPECT_EQ(binding.cores, Cores(2));
   EXPECT_EQ(binding.text, "left to the kernel");
 }
 
@@ -60,7 +66,7 @@ TEST(AffinityTest, AMaskNarrowerThanTheThreadsIsWidened) {
 }
 
 TEST(AffinityTest, ANarrowMaskBecomesTheRanksOwnShareOfAFullHost) {
-  const Binding binding = ChooseBinding({1, 2, 8}, {{1}, Cores(16)});
+  const Binding binding = ChooseBinding({1, 2, 8}, {{1}, Cores(16), 2});
   EXPECT_THAT(binding.cores, ElementsAre(8, 9, 10, 11, 12, 13, 14, 15));
   EXPECT_EQ(binding.text, "each rank on its own 8 cores of 16");
 }
