@@ -171,7 +171,8 @@ class Setup(unittest.TestCase):
             case $all in
               *download*nccl*) [ ! -e {broken} ] || exit 1 ;;
               *install*) stage=${{all##*--target }}; stage=${{stage%% *}}
-                mkdir -p $stage/nvidia/cu13/lib $stage/nvidia/nccl/lib
+                mkdir -p $stage/nvidia/cu13/lib $stage/nvidia/nccl/lib $stage/nvidia/cu13/include/nv
+                echo header > $stage/nvidia/cu13/include/nv/target
                 echo new > $stage/nvidia/cu13/lib/libcublas.so.13; echo nccl > $stage/nvidia/nccl/lib/libnccl.so.2 ;;
             esac""")
         self.script.write_text(self.script.read_text().replace("python=/usr/bin/python3", f"python={self.bin}/pip"))
