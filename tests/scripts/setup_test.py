@@ -50,7 +50,8 @@ class Setup(unittest.TestCase):
         """Adds what makes a LibTorch one for GPUs."""
         (libtorch / "torch/lib/libtorch_cuda.so").write_bytes(b"")
         include = libtorch / "nvidia/cu13/include"
-        include.mkdir(parents=True)
+        (include / "nv").mkdir(parents=True)
+        (include / "nv/target").write_text("")
         (include / "cuda_runtime_api.h").write_text("")
         return self.nccl(libtorch / "nvidia/nccl").parent.parent if nccl else libtorch
 
