@@ -10,7 +10,8 @@ int GpuCount() {
 }
 
 std::string WhyNoGpu() {
-  return "this lockstep-trainer is of the profile cpu; build the profile cuda (scripts/build cuda)";
+  return "this lockstep-trainer is of the profile cpu; scripts/setup --cuda and scripts/build cuda "
+         "make one for GPUs";
 }
 
 std::unique_ptr<Device> OpenGpu(int index, const DeviceOptions& options) {
