@@ -72,7 +72,7 @@ NcclCommunicator::NcclCommunicator(std::unique_ptr<Communicator> host, Device& d
   // With NCCL 2.27 and 2.28 a silent fall-back from NVLink SHARP can hang, so it is asked for
   // rather than tried.
   setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
-  library_ = NcclLibrary::Open(options_.library);
+  library_ = NcclLibrary::Open(options_.library_file);
   filled_ = device_.NewEvent();
   summed_ = device_.NewEvent();
   RefuseOtherVersions();

@@ -52,8 +52,9 @@ std::vector<std::string> RunGpuRanks(int world_size, const std::function<void(Ra
       std::unique_ptr<NcclCommunicator> communicator;
       try {
         NcclOptions options{.deadline = world.deadline, .abort_deadline = world.abort_deadline};
-        options.library = world.other_version && rank == world_size - 1 ? STAND_IN_OTHER_LIBRARY
-                                                                        : STAND_IN_LIBRARY;
+        options.library_file = world.other_version && rank == world_size - 1
+                                   ? STAND_IN_OTHER_LIBRARY
+                                   : STAND_IN_LIBRARY;
         communicator = std::make_unique<NcclCommunicator>(std::move(hosts[rank]), gpu, options);
         body({*communicator, gpu});
       } catch (const std::exception& error) {
