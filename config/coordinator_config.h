@@ -17,6 +17,14 @@ struct PriceConfig {
   bool operator==(const PriceConfig&) const = default;
 };
 
+// A name that `model.pretrained` may give instead of a path.
+struct NamedWeights {
+  std::string name;
+  std::string file;  // Absolute: a file, or a checkpoint's folder.
+
+  bool operator==(const NamedWeights&) const = default;
+};
+
 struct CoordinatorConfig {
   std::string state_dir;    // Empty = DefaultStateDir().
   std::string socket;       // Unix socket; empty = state_dir/lockstepd.sock.
@@ -30,6 +38,7 @@ struct CoordinatorConfig {
   bool allow_root_mpirun = false;         // Explicit opt-in: run ranks as root.
   bool oversubscribe = false;             // Let mpirun start more ranks than the host has cores.
   int64_t log_limit_bytes = 256ll << 20;  // Per rank and attempt; older output is dropped.
+  std::vector<NamedWeights> weights;
   PriceConfig price;
 
   bool operator==(const CoordinatorConfig&) const = default;

@@ -15,6 +15,17 @@ Fields<PriceConfig> Price() {
   return f;
 }
 
+Fields<NamedWeights> Weights() {
+  Fields<NamedWeights> f;
+  f.Text("name", &NamedWeights::name, "What runs write as model.pretrained.")
+      .Pattern("^[A-Za-z0-9][-A-Za-z0-9_.]{0,63}$",
+               "letters, digits, dashes, dots and underscores, at most 64");
+  f.Text("file", &NamedWeights::file,
+         "Absolute path of a safetensors file, a PyTorch state dict or a checkpoint's folder.")
+      .Pattern("^/.*$", "an absolute path");
+  return f;
+}
+
 std::vector<Field> Coordinator() {
   Fields<CoordinatorConfig> f;
   f.Text("state_dir", &CoordinatorConfig::state_dir,
@@ -48,6 +59,10 @@ std::vector<Field> Coordinator() {
             "Largest log of a rank in an attempt; older output is dropped.")
       .Range(4096, int64_t{1} << 40)
       .Unit("bytes");
+  f.GroupList("weights", &CoordinatorConfig::weights, Weights(),
+              "Files of weights by name, for model.pretrained. scripts/fetch-weights shows where "
+              "the usual ones come from.")
+      .AtMost(256);
   f.Group("price", &CoordinatorConfig::price, Price(), "What the machine costs.");
   return std::move(f).Take();
 }

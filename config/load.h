@@ -65,6 +65,15 @@ RunConfig Resolve(RunConfig config, const Machine& machine);
 /// YAML text with every field, defaults too. LoadRunConfig(ToYaml(c)) gives c. Of a resolved config
 /// it writes the global batch size only, from which the other follows: Resolve() gives c again.
 std::string ToYaml(const RunConfig& config);
+
+// One key with its value as YAML: {"model.cnn.blocks[0].pool", "max"}.
+struct Setting {
+  std::string path;
+  std::string value;
+};
+/// Every key of a config, in the order of the reference.
+std::vector<Setting> SettingsOf(const RunConfig& config);
+
 /// JSON Schema (draft 2020-12) that accepts what LoadRunConfig accepts, contradictions between
 /// fields aside.
 std::string RunConfigJsonSchema();

@@ -1,13 +1,14 @@
 // The table of run.yaml: every key with its type, unit, range and meaning. To add a key, add the
-// member to run_config.h and its row here; loading, run.yaml, the JSON schema and the reference
-// follow. Rules between keys are in validate.cc.
+// member to run_config.h and its row here (data: data_table.cc, model: model_table.cc); loading,
+// run.yaml, the JSON schema and the reference follow. Rules between keys are in validate.cc.
+#include "config/run_table.h"
+
 #include "config/field.h"
 #include "config/run_config.h"
 
 namespace lockstep::config {
 namespace {
 
-constexpr int kMostPixels = 4096;
 constexpr int64_t kMostSamplesPerStep = 1 << 24;
 constexpr double kLongestSeconds = 30 * 86400;  // A month: longer is a mistake.
 
@@ -17,8 +18,6 @@ const std::vector<Duration::Unit> kAnyLength = {Duration::Unit::kEpochs, Duratio
 const std::vector<Duration::Unit> kCountedLength = {Duration::Unit::kEpochs,
                                                     Duration::Unit::kSteps};
 const std::vector<Duration::Unit> kWallTime = {Duration::Unit::kSeconds};
-
-const std::vector<std::string> kUse = {"auto", "always", "never"};
 
 Fields<ResourcesConfig> Resources() {
   Fields<ResourcesConfig> f;
@@ -42,123 +41,34 @@ Fields<ResourcesConfig> Resources() {
   return f;
 }
 
-Fields<AugmentConfig> Augment() {
-  Fields<AugmentConfig> f;
-  f.Choice("flip", &AugmentConfig::horizontal_flip, {"none", "horizontal"},
-           "Mirror a training picture left to right with probability one half.");
-  f.Integer("crop_padding", &AugmentConfig::crop_padding,
-            "Pad a training picture by this much on each side and crop it back at a random place.")
-      .Range(0, kMostPixels)
-      .Unit("pixels");
+Fields<LossConfig> Loss() {
+  Fields<LossConfig> f;
+  f.Choice("name", &LossConfig::kind,
+           {"auto", "cross_entropy", "binary_cross_entropy", "mse", "mae", "huber"},
+           "What is made small. auto: cross_entropy for classes, binary_cross_entropy for "
+           "csv_multilabel, mse for csv_regression.");
+  f.Number("huber_delta", &LossConfig::huber_delta,
+           "For huber: the error, in standard deviations of the target, above which the loss "
+           "grows linearly.")
+      .Above(0, 1e6);
+  f.Choice("class_weights", &LossConfig::balance_classes, {"none", "balanced"},
+           "balanced: weigh each class by the inverse of its share of the training samples.");
+  f.NumberList("weights", &LossConfig::class_weights,
+               "A weight for each class, in the order of the classes. Empty: all weigh the same.")
+      .Within(0, 1e6)
+      .AtMost(100000);
   return f;
 }
 
-Fields<DataConfig> Data() {
-  Fields<DataConfig> f;
-  f.Choice("kind", &DataConfig::kind, {"shapes", "cifar10", "cifar100", "image_folder"},
-           "What the data set is: shapes are drawn by the program and need no files; image_folder "
-           "reads train/CLASS/*.jpg or *.png and test/ or val/ likewise.");
-  f.Text("path", &DataConfig::path,
-         "Folder of the data set: the .bin files of cifar10 and cifar100, or train/ and test/ of "
-         "image_folder.");
-  f.Integer("image_size", &DataConfig::image_size,
-            "Pictures are resized to a square of this size. auto: the data set's own size.")
-      .Range(1, kMostPixels)
-      .Auto()
-      .Unit("pixels");
-  f.Integer("train_samples", &DataConfig::train_samples,
-            "Train on so many pictures: generated ones (shapes) or the first of the seeded order. "
-            "auto: all of them (shapes: 8000).")
-      .Range(1, 1 << 30)
-      .Auto()
-      .Unit("samples");
-  f.Integer("eval_samples", &DataConfig::eval_samples,
-            "Evaluate on so many held-out pictures. auto: all of them (shapes: 2000).")
-      .Range(1, 1 << 30)
-      .Auto()
-      .Unit("samples");
-  f.Integer("prefetch_threads", &DataConfig::prefetch_threads, "Loader threads of a rank.")
-      .Range(1, 64);
-  f.Integer("prefetch_batches", &DataConfig::prefetch_batches, "Batches that a rank keeps ready.")
-      .Range(1, 64);
-  f.Choice("resident", &DataConfig::resident, kUse,
-           "Keep all training pictures in GPU memory and augment them there. auto: where they fit "
-           "into a quarter of what is free. Pictures and bits are the same either way.");
-  f.NumberList("mean", &DataConfig::mean,
-               "Mean of red, green and blue on the 0 to 1 scale, subtracted from every pixel. "
-               "Empty: the data set's preset.")
-      .Within(0, 1)
-      .AtMost(3);
-  f.NumberList("std", &DataConfig::std,
-               "Standard deviation of red, green and blue, every pixel is divided by it. Empty: "
-               "the data set's preset.")
-      .Above(0, 1)
-      .AtMost(3);
-  f.Group("augment", &DataConfig::augment, Augment(),
-          "Random changes to training pictures; the same ones in every repetition of a run.");
-  return f;
-}
-
-Fields<ConvBlockConfig> ConvBlock() {
-  Fields<ConvBlockConfig> f;
-  f.Integer("filters", &ConvBlockConfig::filters, "Output channels of the convolution.")
-      .Range(1, 8192);
-  f.Integer("kernel", &ConvBlockConfig::kernel, "Height and width of the convolution's kernel.")
-      .Range(1, 31)
-      .Unit("pixels");
-  f.Integer("stride", &ConvBlockConfig::stride, "Step of the convolution.")
-      .Range(1, 31)
-      .Unit("pixels");
-  f.Integer("padding", &ConvBlockConfig::padding,
-            "Zeros around the picture before the convolution. auto: kernel / 2, which keeps the "
-            "size at stride 1.")
-      .Range(0, 31)
-      .Auto(-1)
-      .Unit("pixels");
-  f.Choice("pool", &ConvBlockConfig::pool, {"none", "max", "average"},
-           "2x2 pool with stride 2 after the activation.");
-  f.Boolean("batch_norm", &ConvBlockConfig::batch_norm,
-            "Batch norm between the convolution and the activation.");
-  f.Number("dropout", &ConvBlockConfig::dropout, "Probability of dropout after the pool.")
-      .Below(0, 1);
-  return f;
-}
-
-Fields<CnnConfig> Cnn() {
-  Fields<CnnConfig> f;
-  f.GroupList("blocks", &CnnConfig::blocks, ConvBlock(),
-              "Convolution blocks, first to last. Empty: the picture goes straight to the dense "
-              "layers.")
-      .AtMost(64);
-  f.Boolean("global_pool", &CnnConfig::global_pool,
-            "Average over height and width before the dense layers.");
-  f.IntegerList("dense", &CnnConfig::dense,
-                "Sizes of the hidden dense layers before the classifier.")
-      .Range(1, 1 << 16)
-      .AtMost(16);
-  f.Number("dropout", &CnnConfig::dropout,
-           "Probability of dropout before each dense layer and before the classifier.")
-      .Below(0, 1);
-  f.Choice("activation", &CnnConfig::activation, {"relu", "leaky_relu", "gelu", "silu", "tanh"},
-           "Activation after each convolution and each hidden dense layer.");
-  return f;
-}
-
-Fields<ModelConfig> Model() {
-  Fields<ModelConfig> f;
-  f.TextChoice("name", &ModelConfig::name, {"cnn", "resnet18"},
-               "Which model: cnn is composed from the keys below model.cnn.");
-  f.Integer("num_classes", &ModelConfig::num_classes,
-            "Outputs of the classifier. auto: the data set's classes.")
-      .Range(2, 1 << 20)
-      .Auto();
-  f.TextChoice("stem", &ModelConfig::stem, {"auto", "imagenet", "cifar"},
-               "First layer of a resnet: imagenet (7x7, stride 2, max pool) or cifar (3x3). auto: "
-               "cifar for pictures up to 64 pixels.");
-  f.Boolean("sync_batch_norm", &ModelConfig::sync_batch_norm,
-            "Batch norm over the samples that all ranks put through the model at once, instead of "
-            "each rank over its own.");
-  f.Group("cnn", &ModelConfig::cnn, Cnn(), "Layers of the model named cnn.");
+Fields<EarlyStoppingConfig> EarlyStopping() {
+  Fields<EarlyStoppingConfig> f;
+  f.Integer("patience", &EarlyStoppingConfig::patience,
+            "End the run after so many evaluations in a row without a better "
+            "checkpoint.best_metric. 0: never.")
+      .Range(0, 1000000)
+      .Unit("evaluations");
+  f.Number("min_delta", &EarlyStoppingConfig::min_delta, "By how much it must be better to count.")
+      .Within(0, 1e9);
   return f;
 }
 
@@ -192,15 +102,22 @@ Fields<TrainingConfig> Training() {
   f.Boolean("deterministic", &TrainingConfig::deterministic,
             "On a GPU, use only algorithms that give the same bits on every run on the same GPUs; "
             "slower. CPU ranks always do.");
-  f.Choice("cuda_graph", &TrainingConfig::cuda_graph, kUse,
+  f.Choice("cuda_graph", &TrainingConfig::cuda_graph, kUseWords,
            "On a GPU, capture the whole step as one CUDA graph. auto: falls back to single "
            "kernels where it cannot be, and says why.");
+  f.Group("loss", &TrainingConfig::loss, Loss(), "What the training makes small.");
   f.Number("label_smoothing", &TrainingConfig::label_smoothing,
            "Share of the target probability that is spread over all classes.")
       .Below(0, 1);
   f.Number("gradient_clip_norm", &TrainingConfig::gradient_clip_norm,
            "Scale the gradient down to this global L2 norm when it is larger. 0: never.")
       .Within(0, 1e9);
+  f.Number("ema_decay", &TrainingConfig::ema_decay,
+           "Keep an exponential moving average of the weights with this decay per step, and "
+           "evaluate it; 0.999 is usual. 0: off.")
+      .Below(0, 1);
+  f.Group("early_stopping", &TrainingConfig::early_stopping, EarlyStopping(),
+          "When to end before the duration is over.");
   f.Length("eval_every", &TrainingConfig::eval_every, kCountedLength,
            "Evaluate on the held-out pictures after each of these. 0s: never.");
   f.Integer("max_nonfinite_steps", &TrainingConfig::max_nonfinite_steps,
@@ -226,6 +143,9 @@ Fields<OptimizerConfig> Optimizer() {
            "Learning rate after the warm-up; the schedule changes it from there.")
       .Above(0, 1e6)
       .DefaultNote("`0.1` (sgd), `0.001` (adam, adamw)");
+  f.Number("backbone_ratio", &OptimizerConfig::backbone_ratio,
+           "Learning rate of all but the head, as a share of learning_rate.")
+      .Above(0, 1e6);
   f.Number("momentum", &OptimizerConfig::momentum, "Momentum of sgd.").Below(0, 1);
   f.Boolean("nesterov", &OptimizerConfig::nesterov, "Nesterov's form of momentum, for sgd.");
   f.Number("beta1", &OptimizerConfig::beta1, "Decay of the gradient's mean, for adam and adamw.")
@@ -244,14 +164,19 @@ Fields<OptimizerConfig> Optimizer() {
 
 Fields<ScheduleConfig> Schedule() {
   Fields<ScheduleConfig> f;
-  f.Choice("name", &ScheduleConfig::kind, {"constant", "step", "cosine"},
+  f.Choice("name", &ScheduleConfig::kind, {"constant", "step", "cosine", "plateau"},
            "How the learning rate changes after the warm-up.");
   f.Length("warmup", &ScheduleConfig::warmup, kCountedLength,
            "Grow the learning rate linearly from 0 over this long.");
   f.Length("step_every", &ScheduleConfig::step_every, kCountedLength,
            "For step: multiply the learning rate by gamma after each of these.")
       .Nonzero();
-  f.Number("gamma", &ScheduleConfig::gamma, "For step: the factor.").Above(0, 1);
+  f.Number("gamma", &ScheduleConfig::gamma, "For step and plateau: the factor.").Above(0, 1);
+  f.Integer("patience", &ScheduleConfig::patience,
+            "For plateau: evaluations without a better checkpoint.best_metric before the learning "
+            "rate is multiplied by gamma.")
+      .Range(1, 1000000)
+      .Unit("evaluations");
   f.Number("final_ratio", &ScheduleConfig::final_ratio,
            "For cosine: the last learning rate as a share of the first.")
       .Within(0, 1);
@@ -268,8 +193,11 @@ Fields<CheckpointConfig> Checkpoint() {
   f.Integer("keep_best", &CheckpointConfig::keep_best,
             "Keep so many of the best checkpoints besides.")
       .Range(0, 10000);
-  f.TextChoice("best_metric", &CheckpointConfig::best_metric, {"val_top1", "val_loss"},
-               "What best means: the highest val_top1 or the lowest val_loss.");
+  f.TextChoice(
+      "best_metric", &CheckpointConfig::best_metric,
+      {"auto", "val_top1", "val_top5", "val_macro_f1", "val_loss", "val_mae", "val_mse", "val_r2"},
+      "What best means: the lowest loss or error, the highest of the others. auto: "
+      "val_top1 for classes, otherwise val_loss.");
   return f;
 }
 
@@ -316,8 +244,8 @@ std::vector<Field> Run() {
             "Queued runs of a higher priority start first; equal ones in the order they came.")
       .Range(-1000, 1000);
   f.Group("resources", &RunConfig::resources, Resources(), "What the run may use.");
-  f.Group("data", &RunConfig::data, Data(), "What it learns from.");
-  f.Group("model", &RunConfig::model, Model(), "What is trained.");
+  f.Group("data", &RunConfig::data, DataTable(), "What it learns from.");
+  f.Group("model", &RunConfig::model, ModelTable(), "What is trained.");
   f.Group("training", &RunConfig::training, Training(), "How long and in which portions.");
   f.Group("optimizer", &RunConfig::optimizer, Optimizer(), "How the parameters are updated.");
   f.Group("schedule", &RunConfig::schedule, Schedule(), "How the learning rate changes.");

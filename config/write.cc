@@ -39,6 +39,22 @@ void WriteGroup(const std::vector<Field>& fields, void* object, const std::strin
   }
 }
 
+void CollectSettings(const std::vector<Field>& fields, void* object, const std::string& prefix,
+                     std::vector<Setting>& out) {
+  for (const Field& field : fields) {
+    const std::string path = prefix + field.name;
+    if (field.type == FieldType::kGroup) {
+      CollectSettings(field.fields, field.group(object), path + ".", out);
+    } else if (field.type == FieldType::kGroupList) {
+      for (size_t i = 0; i < field.size(object); ++i) {
+        CollectSettings(field.fields, field.item(object, i), absl::StrCat(path, "[", i, "]."), out);
+      }
+    } else {
+      out.push_back({path, ValueToYaml(field, field.get(object))});
+    }
+  }
+}
+
 // Rows reach into an object through a plain pointer; the copy keeps that away from the caller's.
 template <typename T>
 std::string Write(const Table& table, T config) {
@@ -55,6 +71,13 @@ std::string ToYaml(const RunConfig& config) {
   // A resolved config holds both sizes; the file may only say one, and the other follows from it.
   if (training.global_batch_size != 0) training.batch_size_per_rank = 0;
   return Write(RunTable(), std::move(copy));
+}
+
+std::vector<Setting> SettingsOf(const RunConfig& config) {
+  RunConfig copy = config;
+  std::vector<Setting> settings;
+  CollectSettings(RunTable().fields, &copy, "", settings);
+  return settings;
 }
 
 std::string ToYaml(const CoordinatorConfig& config) {

@@ -121,7 +121,9 @@ TEST(RunTable, EveryKeyIsInTheYaml) {
   ExpectInYaml(RunTable(), ToYaml(config));
 }
 TEST(CoordinatorTable, EveryKeyIsInTheYaml) {
-  ExpectInYaml(CoordinatorTable(), ToYaml(CoordinatorConfig()));
+  CoordinatorConfig config;
+  config.weights.resize(1);
+  ExpectInYaml(CoordinatorTable(), ToYaml(config));
 }
 
 // Reads the default back through the row: the range must hold it, the words must name it.
