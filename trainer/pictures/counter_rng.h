@@ -39,6 +39,12 @@ enum class RandomPurpose : uint32_t {
   kShapesEval = 4,   // a = sample.
   kSubsetTrain = 5,
   kSubsetEval = 6,
+  kSplit = 7,         // a = class.
+  kResizedCrop = 16,  // This and the next: a = epoch, b = sample.
+  kRotation = 17,
+  kColorJitter = 18,
+  kRandomErasing = 19,
+  kMixing = 20,
 };
 
 // One stream. Cheap to make and to copy; not shared between threads.
