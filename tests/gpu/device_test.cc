@@ -16,7 +16,7 @@
 
 #include "tests/trainer/comm/run_ranks.h"
 #include "tests/trainer/step/small_net.h"
-#include "trainer/data/batches.h"
+#include "trainer/batches/batches.h"
 #include "trainer/data/dataset.h"
 
 namespace lockstep::trainer {
@@ -147,15 +147,15 @@ TEST_F(GpuTest, FusedOptimizersEqualTheCpus) {
 }
 
 TEST_F(GpuTest, BatchesOnTheDeviceHaveTheHostsBits) {
-  config::DataConfig data;
-  data.image_size = 24;
-  data.train_samples = 500;
-  const auto dataset = OpenDataset(data, Split::kTrain, 3);
+  config::RunConfig config;
+  config.seed = 3;
+  config.data.image_size = 24;
+  config.data.train_samples = 500;
+  const auto dataset = OpenDataset({.config = config, .split = Split::kTrain});
   BatchesOptions options;
   options.seed = 3;
   options.global_batch = 64;
   options.augment = {.horizontal_flip = true, .crop_padding = 3};
-  options.normalization = NormalizationOf(data, dataset->channels());
   for (const config::Use resident : {config::Use::kAlways, config::Use::kNever}) {
     Batches host(*dataset, options);
     BatchesOptions on_device = options;
@@ -168,7 +168,7 @@ TEST_F(GpuTest, BatchesOnTheDeviceHaveTheHostsBits) {
       const Batch expected = host.Next();
       const Batch got = gpu.Next();
       EXPECT_TRUE(got.images.cpu().equal(expected.images)) << "step " << step;
-      EXPECT_TRUE(got.labels.cpu().equal(expected.labels)) << "step " << step;
+      EXPECT_TRUE(got.targets.values.cpu().equal(expected.targets.values)) << "step " << step;
       if (place != nullptr) EXPECT_EQ(got.images.data_ptr(), place) << "a graph's input stays";
       place = got.images.data_ptr();
     }

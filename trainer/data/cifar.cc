@@ -14,6 +14,10 @@
 #include <utility>
 #include <vector>
 
+#include "trainer/data/input_file.h"
+#include "trainer/data/own_size.h"
+#include "trainer/pictures/fingerprint.h"
+
 namespace lockstep::trainer {
 namespace {
 
@@ -131,7 +135,9 @@ class Cifar final : public Dataset {
   explicit Cifar(const CifarOptions& options)
       : format_(FormatOf(options)),
         folder_(FindFolder(options.path, format_)),
-        classes_(ReadNames(folder_ / format_.names_file, format_.classes)) {
+        classes_(ReadNames(folder_ / format_.names_file, format_.classes)),
+        preprocessing_(OwnSize(kSide)),
+        split_(options.split) {
     for (const std::string& file : format_.files) {
       files_.emplace_back((folder_ / file).string(), format_.records_per_file * record_bytes());
     }
@@ -153,13 +159,28 @@ class Cifar final : public Dataset {
   int height() const override { return kSide; }
   int channels() const override { return 3; }
   const std::vector<std::string>& classes() const override { return classes_; }
+  const Preprocessing& preprocessing() const override { return preprocessing_; }
+  int64_t LabelOf(int64_t index) const override { return Label(Checked(index)); }
+  std::string NameOf(int64_t index) const override {
+    const auto record = static_cast<size_t>(Checked(index));
+    return (folder_ / format_.files[record / format_.records_per_file]).string() + " record " +
+           std::to_string(record % format_.records_per_file);
+  }
+  std::string Fingerprint() const override {
+    class Fingerprint fingerprint;
+    fingerprint.Add(format_.name);
+    for (const std::string& file : format_.files) {
+      const FileStamp stamp = StampOf((folder_ / file).string());
+      fingerprint.Add(file);
+      fingerprint.Add(stamp.bytes);
+      fingerprint.Add(stamp.changed_ns);
+    }
+    for (const std::string& name : classes_) fingerprint.Add(name);
+    return fingerprint.Hex();
+  }
 
   void Read(int64_t index, Sample& sample) const override {
-    if (index < 0 || index >= size()) {
-      throw DataError(folder_.string() + ": sample " + std::to_string(index) + " of " +
-                      std::to_string(size()));
-    }
-    sample.label = Label(index);
+    sample.label = LabelOf(index);
     sample.picture.width = sample.picture.height = kSide;
     sample.picture.channels = 3;
     sample.picture.pixels.resize(kPixels);
@@ -174,10 +195,17 @@ class Cifar final : public Dataset {
 
   std::string Describe() const override {
     return std::string(format_.name) + " in " + folder_.string() + ": " + std::to_string(size()) +
-           " pictures, " + std::to_string(format_.classes) + " classes, 32x32";
+           " pictures, " + std::to_string(format_.classes) + " classes, 32x32" +
+           (split_ == Split::kTest ? "; there is no test split: these are the held-out pictures"
+                                   : "");
   }
 
  private:
+  int64_t Checked(int64_t index) const {
+    if (index >= 0 && index < size()) return index;
+    throw DataError(folder_.string() + ": sample " + std::to_string(index) + " of " +
+                    std::to_string(size()));
+  }
   size_t record_bytes() const { return format_.label_bytes + kPixels; }
   const uint8_t* Record(int64_t index) const {
     const auto record = static_cast<size_t>(index);
@@ -190,6 +218,8 @@ class Cifar final : public Dataset {
   const Format format_;
   const fs::path folder_;
   const std::vector<std::string> classes_;
+  const Preprocessing preprocessing_;
+  const Split split_;
   std::vector<MappedFile> files_;
 };
 

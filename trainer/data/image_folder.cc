@@ -1,283 +1,308 @@
 #include "trainer/data/image_folder.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <atomic>
-#include <cerrno>
-#include <cstring>
-#include <iterator>
-#include <map>
-#include <memory>
-#include <mutex>
+#include <array>
+#include <cctype>
+#include <filesystem>
+#include <limits>
+#include <set>
 #include <string>
-#include <thread>
+#include <string_view>
+#include <system_error>
 #include <utility>
-#include <vector>
 
-#include "trainer/data/decode.h"
-#include "trainer/data/image_listing.h"
-#include "trainer/data/resize.h"
+#include "trainer/data/duplicates.h"
+#include "trainer/data/split.h"
 
 namespace lockstep::trainer {
 namespace {
 
-constexpr size_t kNamedPictures = 20;                // Bad pictures named in one message.
-constexpr size_t kMaxFileBytes = size_t{256} << 20;  // No picture is larger.
+namespace fs = std::filesystem;
 
-// An open file of a known size.
-class File {
- public:
-  explicit File(const std::string& path) : path_(path) {
-    // Without O_NONBLOCK a pipe with a picture's name would block for ever.
-    descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor_ < 0) throw DataError(path + ": cannot open: " + std::strerror(errno));
-    struct stat status {};
-    if (::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
-      ::close(descriptor_);
-      throw DataError(path + ": not a regular file");
-    }
-    size_ = static_cast<size_t>(status.st_size);
-    if (size_ > kMaxFileBytes) {
-      ::close(descriptor_);
-      throw DataError(path + ": " + std::to_string(size_) + " bytes; refused above " +
-                      std::to_string(kMaxFileBytes));
-    }
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  ~File() { ::close(descriptor_); }
-
-  size_t size() const { return size_; }
-
-  /// The `count` bytes from `offset` on, fewer where the file was cut since.
-  void Read(size_t offset, size_t count, std::vector<std::byte>& bytes) const {
-    bytes.resize(count);
-    size_t done = 0;
-    while (done < count) {
-      const ssize_t got = ::pread(descriptor_, bytes.data() + done, count - done,
-                                  static_cast<off_t>(offset + done));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) throw DataError(path_ + ": cannot read: " + std::strerror(errno));
-      if (got == 0) break;
-      done += static_cast<size_t>(got);
-    }
-    bytes.resize(done);
-  }
-
- private:
-  const std::string& path_;
-  int descriptor_ = -1;
-  size_t size_ = 0;
-};
-
-// A picture's size, from its header. Most encoders' headers end within the first few kilobytes. A
-// file that does not end like a picture is decoded as a whole: it is truncated, or has something
-// harmless after its end.
-PictureSize Inspect(const std::string& path) {
-  constexpr size_t kHead = 16 << 10;
-  constexpr size_t kTail = 12;
-  const File file(path);
-  std::vector<std::byte> head;
-  file.Read(0, std::min(file.size(), kHead), head);
-  PictureSize size;
-  try {
-    size = DecodeSize(head, path);
-  } catch (const DataError&) {
-    if (file.size() <= kHead) throw;
-    file.Read(0, file.size(), head);
-    size = DecodeSize(head, path);
-  }
-  std::vector<std::byte> tail;
-  file.Read(file.size() - std::min(file.size(), kTail), std::min(file.size(), kTail), tail);
-  constexpr unsigned char kPngEnd[kTail + 1] = "\0\0\0\0IEND\xAE\x42\x60\x82";
-  constexpr unsigned char kJpegEnd[] = {0xFF, 0xD9};
-  const bool complete =
-      tail.size() == kTail && (std::memcmp(tail.data(), kPngEnd, kTail) == 0 ||
-                               std::memcmp(tail.data() + kTail - 2, kJpegEnd, 2) == 0);
-  if (!complete) {
-    file.Read(0, file.size(), head);
-    Decode(head, path);
-  }
-  return size;
+[[noreturn]] void FailFolder(const fs::path& folder, const std::string& what) {
+  throw DataError(folder.string() + ": " + what);
 }
 
-// Decoded pictures, each written once by whichever thread read it first.
-class PictureCache {
- public:
-  PictureCache(int64_t pictures, size_t picture_bytes)
-      : picture_bytes_(picture_bytes),
-        // Not touched here, so memory is only taken as pictures come in.
-        pixels_(std::make_unique_for_overwrite<uint8_t[]>(static_cast<size_t>(pictures) *
-                                                          picture_bytes)),
-        states_(std::make_unique<std::atomic<uint8_t>[]>(static_cast<size_t>(pictures))) {}
+bool IsFolder(const fs::path& path) {
+  std::error_code error;
+  return fs::is_directory(path, error);
+}
 
-  const uint8_t* Find(int64_t index) const {
-    const auto i = static_cast<size_t>(index);
-    return states_[i].load(std::memory_order_acquire) == kReady ? &pixels_[i * picture_bytes_]
-                                                                : nullptr;
-  }
-  void Add(int64_t index, const std::vector<uint8_t>& pixels) {
-    const auto i = static_cast<size_t>(index);
-    uint8_t expected = kEmpty;
-    if (!states_[i].compare_exchange_strong(expected, kWriting)) return;
-    std::memcpy(&pixels_[i * picture_bytes_], pixels.data(), picture_bytes_);
-    states_[i].store(kReady, std::memory_order_release);
-  }
-
- private:
-  static constexpr uint8_t kEmpty = 0, kWriting = 1, kReady = 2;
-  const size_t picture_bytes_;
-  const std::unique_ptr<uint8_t[]> pixels_;
-  const std::unique_ptr<std::atomic<uint8_t>[]> states_;
-};
-
-class ImageFolder final : public Dataset {
- public:
-  explicit ImageFolder(const ImageFolderOptions& options)
-      : image_size_(options.image_size), listing_(ListImages(options.path, options.split)) {
-    const std::vector<PictureSize> sizes = InspectAll(options.threads);
-    size_ = image_size_ > 0 ? PictureSize{image_size_, image_size_} : CommonSize(sizes);
-    const int64_t decoded_bytes = size() * static_cast<int64_t>(picture_bytes());
-    if (decoded_bytes < options.cache_bytes) {
-      cache_ = std::make_unique<PictureCache>(size(), picture_bytes());
-    }
-  }
-
-  int64_t size() const override { return static_cast<int64_t>(listing_.pictures.size()); }
-  int width() const override { return size_.width; }
-  int height() const override { return size_.height; }
-  int channels() const override { return 3; }
-  const std::vector<std::string>& classes() const override { return listing_.classes; }
-
-  void Read(int64_t index, Sample& sample) const override {
-    if (index < 0 || index >= size()) {
-      throw DataError(listing_.folder.string() + ": sample " + std::to_string(index) + " of " +
-                      std::to_string(size()));
-    }
-    sample.label = listing_.pictures[static_cast<size_t>(index)].label;
-    Picture& picture = sample.picture;
-    const uint8_t* cached = cache_ ? cache_->Find(index) : nullptr;
-    if (cached != nullptr) {
-      picture.width = size_.width;
-      picture.height = size_.height;
-      picture.channels = 3;
-      picture.pixels.assign(cached, cached + picture_bytes());
-      return;
-    }
-    DecodeFile(listing_.PathOf(index), picture);
-    if (cache_) cache_->Add(index, picture.pixels);
-  }
-
-  std::string Describe() const override {
-    std::string text = "image_folder " + listing_.folder.string() + ": " + std::to_string(size()) +
-                       " pictures, " + std::to_string(listing_.classes.size()) + " classes, " +
-                       std::to_string(size_.width) + "x" + std::to_string(size_.height);
-    if (listing_.other_files > 0) {
-      text += ", " + std::to_string(listing_.other_files) + " other files left out";
-    }
-    return text + (cache_ ? ", decoded pictures kept in memory" : "");
-  }
-
- private:
-  size_t picture_bytes() const {
-    return static_cast<size_t>(size_.width) * static_cast<size_t>(size_.height) * 3;
-  }
-
-  void DecodeFile(const std::string& path, Picture& picture) const {
-    const File file(path);
-    std::vector<std::byte> bytes;
-    file.Read(0, file.size(), bytes);
-    if (image_size_ == 0) {
-      Decode(bytes, path, 0, picture);
-    } else {
-      Picture original;
-      Decode(bytes, path, image_size_, original);
-      if (PictureSize{original.width, original.height} == size_) {
-        picture = std::move(original);
-      } else {
-        ResizeToSquare(original, image_size_, picture);
+// Folders within `folder`, sorted by name; hidden ones left out. A link that leads nowhere may have
+// been a class and is an error.
+std::vector<std::string> ListFolders(const fs::path& folder) {
+  std::vector<std::string> names;
+  try {
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+      std::string name = entry.path().filename().string();
+      if (name.front() == '.') continue;
+      std::error_code error;
+      const bool is_folder = entry.is_directory(error);
+      if (entry.is_symlink() && !entry.exists(error)) {
+        FailFolder(entry.path(), "a link that leads nowhere; repair or remove it");
       }
+      if (is_folder) names.push_back(std::move(name));
     }
-    if (picture.width != size_.width || picture.height != size_.height) {
-      throw DataError(path + ": is now " + std::to_string(picture.width) + "x" +
-                      std::to_string(picture.height) + " pixels; it was changed since the start");
-    }
+  } catch (const fs::filesystem_error& error) {
+    FailFolder(folder, "cannot list the folder: " + error.code().message());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// What a listing is made from: one split's folder, or all classes' folder.
+class Lister {
+ public:
+  Lister(const fs::path& folder, const std::string& root, std::vector<std::string> classes) {
+    listing_.what = "image_folder " + folder.string();
+    listing_.root = root;
+    listing_.classes = std::move(classes);
+    listing_.every_class_needed = true;
+    folder_ = folder;
   }
 
-  // Sizes of all pictures, in order. Throws with the bad ones, the first in order first.
-  std::vector<PictureSize> InspectAll(int threads) const {
-    std::vector<PictureSize> sizes(listing_.pictures.size());
-    std::mutex mutex;
-    std::map<int64_t, std::string> problems;  // Guarded by mutex; the first ones only.
-    int64_t bad = 0;                          // Guarded by mutex.
-    std::atomic<int64_t> next{0};
-    const auto note = [&](int64_t index, std::string problem) {
-      const std::scoped_lock lock(mutex);
-      ++bad;
-      problems.emplace(index, std::move(problem));
-      if (problems.size() > kNamedPictures) problems.erase(std::prev(problems.end()));
-    };
-    const auto inspect = [&] {
-      constexpr int64_t kChunk = 64;
-      while (true) {
-        const int64_t begin = next.fetch_add(kChunk);
-        if (begin >= size()) return;
-        for (int64_t i = begin; i < std::min(size(), begin + kChunk); ++i) {
-          try {
-            sizes[static_cast<size_t>(i)] = Inspect(listing_.PathOf(i));
-          } catch (const DataError& error) {
-            note(i, error.what());
-          } catch (const std::exception& error) {  // Out of memory.
-            note(i, listing_.PathOf(i) + ": " + error.what());
-          }
+  /// The pictures of `name`, which has label `label`.
+  void AddClass(const std::string& name, uint32_t label) {
+    const fs::path folder = folder_ / name;
+    const size_t before = listing_.items.size();
+    const auto place = static_cast<uint32_t>(listing_.places.size());
+    listing_.places.push_back(folder.string());
+    int64_t others = 0;
+    int64_t folders = 0;
+    try {
+      for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+        std::string file = entry.path().filename().string();
+        std::error_code error;  // A link that leads nowhere counts as a file: opening it will tell.
+        if (entry.is_directory(error)) {
+          ++folders;
+        } else if (file.front() != '.' && IsPictureName(file)) {
+          listing_.items.push_back({.place = place, .label = label, .name = std::move(file)});
+        } else {
+          ++others;
         }
       }
-    };
-    {
-      const int64_t wanted =
-          threads > 0 ? threads : std::max(1u, std::thread::hardware_concurrency());
-      std::vector<std::jthread> pool;
-      for (int64_t i = 1; i < std::clamp<int64_t>(wanted, 1, 32); ++i) pool.emplace_back(inspect);
-      inspect();
+    } catch (const fs::filesystem_error& error) {
+      FailFolder(folder, "cannot list the folder: " + error.code().message());
     }
-    if (bad == 0) return sizes;
-    std::string message = listing_.folder.string() + ": " + std::to_string(bad) + " of " +
-                          std::to_string(size()) + " pictures cannot be used; repair or remove:";
-    for (const auto& [index, problem] : problems) message += "\n  " + problem;
-    if (bad > static_cast<int64_t>(problems.size())) {
-      message += "\n  and " + std::to_string(bad - static_cast<int64_t>(problems.size())) + " more";
+    other_files_ += others;
+    if (listing_.items.size() == before) {
+      empty_.push_back(folder.string() +
+                       ": the class has no pictures: no *.jpg, *.jpeg, *.png or " +
+                       "*.webp lies in its folder (" + std::to_string(others) +
+                       " other files and " + std::to_string(folders) + " folders do)");
     }
-    throw DataError(message);
+    std::sort(listing_.items.begin() + static_cast<std::ptrdiff_t>(before), listing_.items.end(),
+              [](const PictureItem& a, const PictureItem& b) { return a.name < b.name; });
   }
 
-  // The one size that every picture of both splits should have: that of the first training picture.
-  PictureSize CommonSize(const std::vector<PictureSize>& sizes) const {
-    const std::string first = listing_.first_training_picture.string();
-    const PictureSize expected = Inspect(first);
-    for (size_t i = 0; i < sizes.size(); ++i) {
-      if (sizes[i] == expected) continue;
-      throw DataError(listing_.PathOf(static_cast<int64_t>(i)) + ": " +
-                      std::to_string(sizes[i].width) + "x" + std::to_string(sizes[i].height) +
-                      " pixels, but " + first + " has " + std::to_string(expected.width) + "x" +
-                      std::to_string(expected.height) +
-                      "; set data.image_size to bring all pictures to one size");
+  /// Throws DataError naming the classes without pictures.
+  PictureListing Finish() && {
+    if (!empty_.empty()) {
+      throw DataError(ListProblems(listing_.what + ": " + std::to_string(empty_.size()) +
+                                       " classes are empty; add pictures or remove the folders:",
+                                   empty_));
     }
-    return expected;
+    if (listing_.items.size() >= std::numeric_limits<uint32_t>::max()) {
+      FailFolder(folder_, "more than 2^32 pictures");
+    }
+    if (other_files_ > 0) {
+      listing_.notes.push_back(std::to_string(other_files_) + " other files left out");
+    }
+    return std::move(listing_);
   }
 
-  const int image_size_;
-  const ImageListing listing_;
-  PictureSize size_;
-  std::unique_ptr<PictureCache> cache_;  // Thread-safe, filled by Read.
+ private:
+  PictureListing listing_;
+  fs::path folder_;
+  std::vector<std::string> empty_;
+  int64_t other_files_ = 0;
 };
+
+// All of one folder of class folders. `known` as in OpenRequest::classes.
+PictureListing ListFolder(const fs::path& folder, const fs::path& root,
+                          const std::vector<std::string>* known) {
+  const std::vector<std::string> found = ListFolders(folder);
+  if (found.empty()) {
+    FailFolder(folder,
+               "has no pictures: no class folders in it; expected one folder per "
+               "class with its pictures");
+  }
+  Lister lister(folder, root.string(), known != nullptr ? *known : found);
+  std::vector<std::string> unknown;
+  for (size_t i = 0; i < found.size(); ++i) {
+    size_t label = i;
+    if (known != nullptr) {
+      const auto at = std::find(known->begin(), known->end(), found[i]);
+      if (at == known->end()) {
+        unknown.push_back(found[i]);
+        continue;
+      }
+      label = static_cast<size_t>(at - known->begin());
+    }
+    lister.AddClass(found[i], static_cast<uint32_t>(label));
+  }
+  if (!unknown.empty()) {
+    throw DataError(ListProblems(folder.string() + ": " + std::to_string(unknown.size()) +
+                                     " folders are no class that the model knows:",
+                                 unknown));
+  }
+  PictureListing listing = std::move(lister).Finish();
+  listing.every_class_needed = known == nullptr;
+  return listing;
+}
+
+struct Folders {
+  fs::path train;  // Empty: not there.
+  fs::path eval;
+  fs::path test;
+};
+
+Folders FindSplits(const fs::path& path) {
+  Folders folders;
+  if (IsFolder(path / "train")) folders.train = path / "train";
+  if (IsFolder(path / "val")) folders.eval = path / "val";
+  if (IsFolder(path / "test")) {
+    (folders.eval.empty() ? folders.eval : folders.test) = path / "test";
+  }
+  return folders;
+}
+
+// Refuses a class that only one of two splits has.
+void CompareClasses(const fs::path& train, const fs::path& other) {
+  const std::vector<std::string> ours = ListFolders(train);
+  const std::vector<std::string> theirs = ListFolders(other);
+  const auto refuse = [](const fs::path& where, const fs::path& has,
+                         const std::vector<std::string>& missing) {
+    if (missing.empty()) return;
+    FailFolder(where, "has no folder for class '" + missing.front() + "' that " + has.string() +
+                          " has (" + std::to_string(missing.size()) + " such classes)");
+  };
+  std::vector<std::string> missing;
+  std::set_difference(ours.begin(), ours.end(), theirs.begin(), theirs.end(),
+                      std::back_inserter(missing));
+  if (!ours.empty()) refuse(other, train, missing);
+  missing.clear();
+  std::set_difference(theirs.begin(), theirs.end(), ours.begin(), ours.end(),
+                      std::back_inserter(missing));
+  if (!ours.empty()) refuse(train, other, missing);
+}
+
+// Pictures that differ in nothing but the ending are often one picture twice.
+void NoteTwins(PictureListing& listing) {
+  int64_t twins = 0;
+  std::string example;
+  std::set<std::pair<uint32_t, std::string>> stems;
+  for (const PictureItem& item : listing.items) {
+    std::string stem = fs::path(item.name).stem().string();
+    if (stems.emplace(item.place, std::move(stem)).second) continue;
+    if (++twins == 1) example = listing.NameOf(item);
+  }
+  if (twins == 0) return;
+  listing.notes.push_back(std::to_string(twins) +
+                          " pictures have the name of another but for the ending, like " + example);
+}
+
+PictureListing ListShared(const fs::path& path, const OpenRequest& request) {
+  if (IsFolder(path / "train") && (IsFolder(path / "val") || IsFolder(path / "test"))) {
+    FailFolder(path,
+               "has folders train/ and val/ or test/, and data.split is given too; remove "
+               "data.split, or name a folder of class folders");
+  }
+  PictureListing all = ListFolder(path, path, request.classes);
+  std::vector<std::string> names;
+  std::vector<uint32_t> labels;
+  for (const PictureItem& item : all.items) {
+    names.push_back(item.name);
+    labels.push_back(item.label);
+  }
+  std::vector<uint8_t> parts;
+  try {
+    parts = SplitSamples({.names = names,
+                          .labels = labels,
+                          .classes = all.classes,
+                          .shares = request.config.data.split,
+                          .seed = request.config.seed});
+  } catch (const DataError& error) {
+    FailFolder(path, error.what());
+  }
+  const size_t count = request.config.data.split.size();
+  const uint8_t wanted = PartOfSplit(request.split, count);
+  std::vector<uint32_t> kept;
+  std::vector<uint32_t> training;
+  for (uint32_t i = 0; i < parts.size(); ++i) {
+    if (parts[i] == wanted) kept.push_back(i);
+    if (parts[i] == 0) training.push_back(i);
+  }
+  PictureListing train;
+  if (wanted != 0) {
+    train = all;
+    train.Keep(training);
+  }
+  all.Keep(kept);
+  all.what += std::string(" (") + ToString(wanted == 1 ? Split::kEval : request.split) + " part)";
+  if (wanted != 0) NoteDuplicates(train, all);
+  return all;
+}
+
+PictureListing ListGiven(const fs::path& path, const OpenRequest& request) {
+  const bool judging = request.classes != nullptr && request.split != Split::kTrain;
+  const Folders folders = FindSplits(path);
+  if (judging && folders.eval.empty()) {
+    return ListFolder(folders.train.empty() ? path : folders.train, path, request.classes);
+  }
+  if (folders.train.empty() && !judging) {
+    FailFolder(path,
+               "has no folder train/; expected train/<class>/*.jpg, or <class>/*.jpg and "
+               "data.split: [80, 20]");
+  }
+  if (folders.eval.empty()) {
+    FailFolder(path,
+               "has neither val/ nor test/; expected val/<class>/*.jpg with the held-out "
+               "pictures, or data.path: " +
+                   folders.train.string() + " and data.split: [80, 20]");
+  }
+  if (request.classes == nullptr) {
+    CompareClasses(folders.train, folders.eval);
+    if (!folders.test.empty()) CompareClasses(folders.train, folders.test);
+  }
+  const bool test = request.split == Split::kTest && !folders.test.empty();
+  const fs::path& folder = request.split == Split::kTrain ? folders.train
+                           : test                         ? folders.test
+                                                          : folders.eval;
+  PictureListing listing = ListFolder(folder, path, request.classes);
+  if (request.split != Split::kTrain && !folders.train.empty() && request.classes == nullptr) {
+    NoteDuplicates(ListFolder(folders.train, path, nullptr), listing);
+  }
+  return listing;
+}
+
+bool HasTestSplit(const fs::path& path, const config::DataConfig& data) {
+  return data.split.empty() ? !FindSplits(path).test.empty() : data.split.size() > 2;
+}
 
 }  // namespace
 
-std::unique_ptr<Dataset> OpenImageFolder(const ImageFolderOptions& options) {
-  return std::make_unique<ImageFolder>(options);
+bool IsPictureName(const std::string& name) {
+  constexpr std::array<std::string_view, 4> kEndings = {".jpg", ".jpeg", ".png", ".webp"};
+  std::string ending = fs::path(name).extension().string();
+  for (char& c : ending) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return std::find(kEndings.begin(), kEndings.end(), ending) != kEndings.end();
+}
+
+PictureListing ListImageFolder(const OpenRequest& request) {
+  const fs::path path = request.config.data.path;
+  if (!IsFolder(path)) {
+    FailFolder(path,
+               "no such folder; data.path must name the folder that holds train/ and val/ "
+               "or test/, or the classes' folders");
+  }
+  PictureListing listing =
+      request.config.data.split.empty() ? ListGiven(path, request) : ListShared(path, request);
+  NoteTwins(listing);
+  if (request.split == Split::kTest && !HasTestSplit(path, request.config.data)) {
+    listing.notes.emplace_back("there is no test split: these are the held-out pictures");
+  }
+  return listing;
 }
 
 }  // namespace lockstep::trainer

@@ -6,7 +6,9 @@
 #include <limits>
 #include <string>
 
-#include "trainer/data/counter_rng.h"
+#include "trainer/data/own_size.h"
+#include "trainer/pictures/counter_rng.h"
+#include "trainer/pictures/fingerprint.h"
 
 namespace lockstep::trainer {
 namespace {
@@ -182,22 +184,31 @@ void Paint(const Scene& scene, CounterRng& rng, int size, uint8_t* out) {
 
 class Shapes final : public Dataset {
  public:
-  explicit Shapes(const ShapesOptions& options) : options_(options) {}
+  explicit Shapes(const ShapesOptions& options)
+      : options_(options), preprocessing_(OwnSize(options.size)) {}
 
   int64_t size() const override { return options_.count; }
   int width() const override { return options_.size; }
   int height() const override { return options_.size; }
   int channels() const override { return 3; }
   const std::vector<std::string>& classes() const override { return FigureNames(); }
+  const Preprocessing& preprocessing() const override { return preprocessing_; }
+  int64_t LabelOf(int64_t index) const override {
+    CounterRng rng = RandomFor(index);
+    return static_cast<int64_t>(DrawScene(rng, options_.size).figure);
+  }
+  std::string Fingerprint() const override {
+    class Fingerprint fingerprint;
+    fingerprint.Add("shapes");
+    fingerprint.Add(static_cast<int64_t>(options_.seed));
+    fingerprint.Add(ToString(options_.split == Split::kTrain ? Split::kTrain : Split::kEval));
+    fingerprint.Add(static_cast<int64_t>(options_.size));
+    fingerprint.Add(options_.count);
+    return fingerprint.Hex();
+  }
 
   void Read(int64_t index, Sample& sample) const override {
-    if (index < 0 || index >= options_.count) {
-      throw DataError("shapes: sample " + std::to_string(index) + " of " +
-                      std::to_string(options_.count));
-    }
-    const RandomPurpose purpose =
-        options_.split == Split::kTrain ? RandomPurpose::kShapesTrain : RandomPurpose::kShapesEval;
-    CounterRng rng(options_.seed, purpose, static_cast<uint32_t>(index));
+    CounterRng rng = RandomFor(index);
     const Scene scene = DrawScene(rng, options_.size);
     sample.label = static_cast<int64_t>(scene.figure);
     sample.picture.width = sample.picture.height = options_.size;
@@ -210,11 +221,25 @@ class Shapes final : public Dataset {
     return "shapes: " + std::to_string(options_.count) +
            (options_.split == Split::kTrain ? " training" : " held-out") +
            " pictures made on the fly, " + std::to_string(kFigures) + " classes, " +
-           std::to_string(options_.size) + "x" + std::to_string(options_.size);
+           std::to_string(options_.size) + "x" + std::to_string(options_.size) +
+           (options_.split == Split::kTest
+                ? "; there is no test split: these are the held-out pictures"
+                : "");
   }
 
  private:
-  ShapesOptions options_;
+  CounterRng RandomFor(int64_t index) const {
+    if (index < 0 || index >= options_.count) {
+      throw DataError("shapes: sample " + std::to_string(index) + " of " +
+                      std::to_string(options_.count));
+    }
+    const RandomPurpose purpose =
+        options_.split == Split::kTrain ? RandomPurpose::kShapesTrain : RandomPurpose::kShapesEval;
+    return CounterRng(options_.seed, purpose, static_cast<uint32_t>(index));
+  }
+
+  const ShapesOptions options_;
+  const Preprocessing preprocessing_;
 };
 
 }  // namespace

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/trainer/data/temp_folder.h"
+#include "tests/trainer/pictures/temp_folder.h"
 
 namespace lockstep::trainer {
 namespace {

@@ -1,5 +1,3 @@
-#include "trainer/data/image_folder.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -8,12 +6,18 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <memory>
+#include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
-#include "tests/trainer/data/pictures.h"
-#include "tests/trainer/data/temp_folder.h"
+#include "tests/trainer/data/open_pictures.h"
+#include "tests/trainer/pictures/pictures.h"
+#include "tests/trainer/pictures/temp_folder.h"
+#include "trainer/pictures/preprocessing.h"
 
 namespace lockstep::trainer {
 namespace {
@@ -42,16 +46,16 @@ class ImageFolderTest : public ::testing::Test {
   }
   fs::path Path(const std::string& name) const { return temp_.path() / name; }
 
+  config::RunConfig Run(int image_size = 0) const {
+    config::RunConfig run = RunOf(config::DatasetKind::kImageFolder, temp_.path());
+    run.data.image_size = image_size;
+    return run;
+  }
   std::unique_ptr<Dataset> Open(Split split = Split::kTrain, int image_size = 0) const {
-    return OpenImageFolder({.path = temp_.path(), .split = split, .image_size = image_size});
+    return trainer::Open(Run(image_size), split);
   }
   std::string OpenError(Split split = Split::kTrain, int image_size = 0) const {
-    try {
-      Open(split, image_size);
-    } catch (const DataError& error) {
-      return error.what();
-    }
-    return "";
+    return trainer::OpenError(Run(image_size), split);
   }
 
   TempFolder temp_;
@@ -80,6 +84,16 @@ TEST_F(ImageFolderTest, TheHeldOutFolderMayBeValOrTest) {
   EXPECT_THAT(OpenError(), AllOf(HasSubstr(temp_.path().string()), HasSubstr("neither val/")));
 }
 
+TEST_F(ImageFolderTest, WithValAndTestBothThereTestIsASplitOfItsOwn) {
+  EXPECT_THAT(Open(Split::kTest)->Describe(), HasSubstr("there is no test split"));
+  Put("test/cat/x.png", 60);
+  Put("test/dog/y.png", 70);
+  Put("test/dog/z.png", 80);
+  EXPECT_EQ(Open(Split::kEval)->size(), 2);
+  EXPECT_EQ(Open(Split::kTest)->size(), 3);
+  EXPECT_THAT(Open(Split::kTest)->Describe(), Not(HasSubstr("there is no test split")));
+}
+
 TEST_F(ImageFolderTest, OtherAndHiddenFilesAreLeftOutAndCounted) {
   PutText("train/cat/notes.txt", "hi");
   PutText("train/cat/.hidden.jpg", "hi");
@@ -91,16 +105,8 @@ TEST_F(ImageFolderTest, OtherAndHiddenFilesAreLeftOutAndCounted) {
 }
 
 TEST_F(ImageFolderTest, WrongFoldersAreNamed) {
-  EXPECT_THAT(
-      [&] {
-        try {
-          OpenImageFolder({.path = Path("absent")});
-        } catch (const DataError& error) {
-          return std::string(error.what());
-        }
-        return std::string();
-      }(),
-      AllOf(HasSubstr(Path("absent").string()), HasSubstr("no such folder")));
+  EXPECT_THAT(trainer::OpenError(RunOf(config::DatasetKind::kImageFolder, Path("absent"))),
+              AllOf(HasSubstr(Path("absent").string()), HasSubstr("no such folder")));
   fs::rename(Path("train"), Path("other"));
   EXPECT_THAT(OpenError(), AllOf(HasSubstr(temp_.path().string()), HasSubstr("train/")));
   fs::create_directories(Path("train"));
@@ -143,7 +149,7 @@ TEST_F(ImageFolderTest, EveryBadPictureIsNamedWithItsReason) {
   ASSERT_EQ(::mkfifo(Path("train/dog/pipe.jpg").c_str(), 0600), 0);
   fs::create_symlink("nowhere", Path("train/dog/gone.jpg"));
   const std::string error = OpenError();
-  EXPECT_THAT(error, HasSubstr("6 of 9 pictures"));
+  EXPECT_THAT(error, HasSubstr("6 of 9 samples"));
   EXPECT_THAT(error, HasSubstr(Path("train/cat/empty.jpg").string() + ": the file is empty"));
   EXPECT_THAT(error, HasSubstr(Path("train/cat/text.jpg").string() + ": neither a JPEG"));
   EXPECT_THAT(error, HasSubstr(Path("train/dog/cut.jpg").string() + ": damaged or truncated"));
@@ -156,8 +162,9 @@ TEST_F(ImageFolderTest, EveryBadPictureIsNamedWithItsReason) {
 TEST_F(ImageFolderTest, NoMoreThanTwentyBadPicturesAreNamedAndTheFirstAreKept) {
   for (int i = 0; i < 200; ++i) PutText("train/cat/x" + std::to_string(1000 + i) + ".jpg", "");
   const std::string error = OpenError();
-  EXPECT_THAT(error, AllOf(HasSubstr("200 of 203"), HasSubstr("x1000.jpg"), HasSubstr("x1019.jpg"),
-                           Not(HasSubstr("x1020.jpg")), HasSubstr("and 180 more")));
+  EXPECT_THAT(error,
+              AllOf(HasSubstr("200 of 203 samples"), HasSubstr("x1000.jpg"), HasSubstr("x1019.jpg"),
+                    Not(HasSubstr("x1020.jpg")), HasSubstr("and 180 more")));
 }
 
 TEST_F(ImageFolderTest, AHeaderBeyondTheFirstKilobytesIsFound) {
@@ -189,48 +196,27 @@ TEST_F(ImageFolderTest, DifferentSizesNeedAnImageSize) {
   EXPECT_EQ(sample.picture.pixels[0], 99);
 }
 
-TEST_F(ImageFolderTest, TheSplitsMustHaveOneSizeToo) {
+TEST_F(ImageFolderTest, TheHeldOutPicturesTakeTheTrainingSplitsSize) {
   Put("val/cat/d.png", 1, 9, 9);
-  Put("val/dog/e.png", 1, 9, 9);
-  EXPECT_EQ(OpenError(), "");
-  EXPECT_THAT(OpenError(Split::kEval),
-              AllOf(HasSubstr("9x9"), HasSubstr("8x8"), HasSubstr(Path("val/cat/d.png").string())));
-}
-
-TEST_F(ImageFolderTest, DecodedPicturesAreKeptAndEqual) {
-  const auto cached = Open();
-  const auto uncached = OpenImageFolder({.path = temp_.path(), .cache_bytes = 0});
-  Sample first, second, third;
-  cached->Read(1, first);
-  fs::remove(Path("train/cat/b.png"));
-  cached->Read(1, second);  // The file is no longer needed.
-  EXPECT_EQ(second.picture.pixels, first.picture.pixels);
-  EXPECT_EQ(second.label, first.label);
-  try {
-    uncached->Read(1, third);
-    FAIL() << "no error for a file that went away";
-  } catch (const DataError& error) {
-    EXPECT_THAT(error.what(), HasSubstr(Path("train/cat/b.png").string()));
-  }
-}
-
-TEST_F(ImageFolderTest, AFileChangedToAnotherSizeIsNamed) {
-  const auto train = OpenImageFolder({.path = temp_.path(), .cache_bytes = 0});
-  Put("train/dog/c.png", 1, 5, 5);
+  Put("val/dog/e.png", 1, 12, 12);
+  const auto train = Open();
+  const config::RunConfig run = Run();
+  const auto eval =
+      OpenDataset({.config = run, .split = Split::kEval, .preprocessing = &train->preprocessing()});
+  EXPECT_EQ(eval->width(), 8);
   Sample sample;
-  try {
-    train->Read(2, sample);
-    FAIL() << "no error";
-  } catch (const DataError& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr(Path("train/dog/c.png").string()), HasSubstr("5x5")));
-  }
+  eval->Read(1, sample);
+  EXPECT_EQ(sample.picture.width, 8);
+  EXPECT_EQ(eval->preprocessing(), train->preprocessing());
 }
 
 TEST_F(ImageFolderTest, ManyThreadsReadTheSamePictures) {
   for (int i = 0; i < 60; ++i) {
     Put("train/dog/x" + std::to_string(i) + ".png", static_cast<uint8_t>(100 + i));
   }
-  const auto alone = OpenImageFolder({.path = temp_.path(), .cache_bytes = 0});
+  config::RunConfig uncached = Run();
+  uncached.data.cache = config::PictureCacheKind::kNever;
+  const auto alone = trainer::Open(uncached);
   std::vector<std::vector<uint8_t>> expected;
   Sample sample;
   for (int64_t i = 0; i < alone->size(); ++i) {
@@ -255,6 +241,120 @@ TEST_F(ImageFolderTest, ManyThreadsReadTheSamePictures) {
     }
   }
   EXPECT_EQ(wrong.load(), 0);
+}
+
+TEST_F(ImageFolderTest, ALinkThatLeadsNowhereInPlaceOfAClassIsNamed) {
+  fs::create_symlink("nowhere", Path("train/emu"));
+  EXPECT_THAT(OpenError(), AllOf(HasSubstr(Path("train/emu").string()), HasSubstr("nowhere")));
+  fs::remove(Path("train/emu"));
+  fs::create_symlink("emu", Path("train/emu"));  // To itself.
+  EXPECT_THAT(OpenError(), HasSubstr(Path("train/emu").string()));
+}
+
+TEST_F(ImageFolderTest, LinksAreFollowedAndOneThatLeadsBackDoesNotHang) {
+  fs::create_symlink(Path("train/dog/c.png"), Path("train/cat/link.png"));
+  fs::create_directory_symlink(Path("train"), Path("train/cat/back"));
+  EXPECT_EQ(Open()->size(), 4);
+}
+
+TEST_F(ImageFolderTest, AFileInPlaceOfAClassFolderIsNamed) {
+  fs::remove_all(Path("train/dog"));
+  PutText("train/dog", "this should be a folder");
+  EXPECT_THAT(OpenError(), AllOf(HasSubstr(Path("train").string()), HasSubstr("'dog'")));
+}
+
+TEST_F(ImageFolderTest, PicturesThatTrainingHasTooAreCounted) {
+  EXPECT_THAT(Open(Split::kEval)->Describe(), Not(HasSubstr("warning")));
+  fs::create_hard_link(Path("train/cat/b.png"), Path("val/cat/link.png"));
+  fs::copy_file(Path("train/dog/c.png"), Path("val/dog/copy.png"));
+  EXPECT_THAT(Open(Split::kEval)->Describe(),
+              HasSubstr("warning: 2 of them are training pictures too"));
+}
+
+TEST_F(ImageFolderTest, NamesThatDifferInTheEndingAloneAreTold) {
+  EXPECT_THAT(Open()->Describe(), Not(HasSubstr("but for the ending")));
+  Put("train/cat/a.jpeg", 5);
+  EXPECT_THAT(Open()->Describe(), HasSubstr("1 pictures have the name of another"));
+}
+
+// Class folders without splits.
+class SharedFolderTest : public ::testing::Test {
+ protected:
+  SharedFolderTest() {
+    for (int i = 0; i < 40; ++i) {
+      const std::string name = std::to_string(100 + i) + ".png";
+      WriteBytes(temp_.path() / "cat" / name, FlatPng(4, 4, {static_cast<uint8_t>(i), 0, 0}));
+      if (i < 10) {
+        WriteBytes(temp_.path() / "dog" / name, FlatPng(4, 4, {0, static_cast<uint8_t>(i), 0}));
+      }
+    }
+    run_ = RunOf(config::DatasetKind::kImageFolder, temp_.path());
+    run_.data.split = {60, 20, 20};
+  }
+  std::vector<std::string> Names(Split split) const {
+    const auto dataset = Open(run_, split);
+    std::vector<std::string> names;
+    for (int64_t i = 0; i < dataset->size(); ++i) names.push_back(dataset->NameOf(i));
+    return names;
+  }
+  TempFolder temp_;
+  config::RunConfig run_;
+};
+
+TEST_F(SharedFolderTest, EveryPictureIsInOnePartAndEachClassInAll) {
+  std::set<std::string> all;
+  size_t count = 0;
+  for (const auto& [split, counts] : std::map<Split, std::vector<int64_t>>{
+           {Split::kTrain, {24, 6}}, {Split::kEval, {8, 2}}, {Split::kTest, {8, 2}}}) {
+    EXPECT_EQ(Open(run_, split)->ClassCounts(), counts);
+    for (const std::string& name : Names(split)) {
+      all.insert(name);
+      ++count;
+    }
+  }
+  EXPECT_EQ(count, 50u);
+  EXPECT_EQ(all.size(), 50u);
+}
+
+TEST_F(SharedFolderTest, TheSeedDecides) {
+  const auto first = Names(Split::kEval);
+  EXPECT_EQ(Names(Split::kEval), first);
+  run_.seed = 2;
+  EXPECT_NE(Names(Split::kEval), first);
+}
+
+TEST_F(SharedFolderTest, AClassTooSmallForAllPartsIsNamed) {
+  WriteBytes(temp_.path() / "emu" / "a.png", FlatPng(4, 4, {1, 1, 1}));
+  WriteBytes(temp_.path() / "emu" / "b.png", FlatPng(4, 4, {1, 1, 1}));
+  EXPECT_THAT(OpenError(run_), AllOf(HasSubstr(temp_.path().string()), HasSubstr("class 'emu'"),
+                                     HasSubstr("data.split")));
+}
+
+TEST_F(SharedFolderTest, WithoutDataSplitTheErrorSaysWhatToAdd) {
+  run_.data.split.clear();
+  EXPECT_THAT(OpenError(run_), HasSubstr("data.split: [80, 20]"));
+}
+
+TEST_F(SharedFolderTest, GivenSplitsAndDataSplitContradict) {
+  fs::create_directories(temp_.path() / "train");
+  fs::create_directories(temp_.path() / "val");
+  EXPECT_THAT(OpenError(run_), HasSubstr("data.split is given too"));
+}
+
+TEST_F(SharedFolderTest, ForJudgingAllOfAFolderIsTaken) {
+  run_.data.split.clear();
+  const std::vector<std::string> classes = {"ant", "dog", "cat"};
+  const auto all = OpenDataset({.config = run_, .split = Split::kTest, .classes = &classes});
+  EXPECT_EQ(all->size(), 50);
+  EXPECT_EQ(all->classes(), classes);
+  EXPECT_EQ(all->ClassCounts(), (std::vector<int64_t>{0, 10, 40}));
+  const std::vector<std::string> others = {"ant", "dog"};
+  try {
+    OpenDataset({.config = run_, .split = Split::kTest, .classes = &others});
+    FAIL() << "no error for a class that the model does not know";
+  } catch (const DataError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("cat"));
+  }
 }
 
 }  // namespace

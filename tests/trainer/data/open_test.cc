@@ -2,38 +2,23 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "tests/trainer/data/temp_folder.h"
-#include "trainer/data/dataset.h"
+#include "tests/trainer/data/open_pictures.h"
+#include "tests/trainer/pictures/temp_folder.h"
+#include "trainer/pictures/preprocessing.h"
 
 namespace lockstep::trainer {
 namespace {
 
 namespace fs = std::filesystem;
 using ::testing::AllOf;
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-config::DataConfig Config(config::DatasetKind kind, const std::string& path = "") {
-  config::DataConfig config;
-  config.kind = kind;
-  config.path = path;
-  return config;
-}
-
-std::string OpenError(const config::DataConfig& config) {
-  try {
-    OpenDataset(config, Split::kTrain, 1);
-  } catch (const DataError& error) {
-    return error.what();
-  }
-  return "";
-}
 
 // A whole CIFAR-10 training set on a sparse disk; picture i of the first file begins with i.
 void WriteCifar10(const fs::path& folder) {
@@ -50,26 +35,27 @@ void WriteCifar10(const fs::path& folder) {
 }
 
 TEST(OpenDataset, ShapesHaveDefaultsAndTakeWhatIsAsked) {
-  config::DataConfig config;
-  EXPECT_EQ(OpenDataset(config, Split::kTrain, 1)->size(), 8000);
-  EXPECT_EQ(OpenDataset(config, Split::kEval, 1)->size(), 2000);
-  EXPECT_EQ(OpenDataset(config, Split::kEval, 1)->width(), 32);
-  config.train_samples = 123;
-  config.eval_samples = 45;
-  config.image_size = 16;
-  EXPECT_EQ(OpenDataset(config, Split::kTrain, 1)->size(), 123);
-  EXPECT_EQ(OpenDataset(config, Split::kEval, 1)->size(), 45);
-  EXPECT_EQ(OpenDataset(config, Split::kEval, 1)->height(), 16);
+  config::RunConfig config = RunOf(config::DatasetKind::kShapes);
+  EXPECT_EQ(Open(config)->size(), 8000);
+  EXPECT_EQ(Open(config, Split::kEval)->size(), 2000);
+  EXPECT_EQ(Open(config, Split::kEval)->width(), 32);
+  config.data.train_samples = 123;
+  config.data.eval_samples = 45;
+  config.data.image_size = 16;
+  EXPECT_EQ(Open(config)->size(), 123);
+  EXPECT_EQ(Open(config, Split::kEval)->size(), 45);
+  EXPECT_EQ(Open(config, Split::kEval)->height(), 16);
 }
 
 TEST(OpenDataset, ASubsetIsSeededAndGrowsWithItsSize) {
   const TempFolder temp;
   WriteCifar10(temp.path());
-  config::DataConfig config = Config(config::DatasetKind::kCifar10, temp.path());
+  config::RunConfig config = RunOf(config::DatasetKind::kCifar10, temp.path());
   // Which of the first 256 pictures are in: they carry their number.
   const auto members = [&](uint64_t seed, int count) {
-    config.train_samples = count;
-    const auto subset = OpenDataset(config, Split::kTrain, seed);
+    config.data.train_samples = count;
+    config.seed = seed;
+    const auto subset = Open(config);
     EXPECT_EQ(subset->size(), count);
     std::multiset<int> numbers;
     Sample sample;
@@ -91,10 +77,10 @@ TEST(OpenDataset, ASubsetIsSeededAndGrowsWithItsSize) {
 TEST(OpenDataset, CifarComesAtTheSizeAskedFor) {
   const TempFolder temp;
   WriteCifar10(temp.path());
-  config::DataConfig config = Config(config::DatasetKind::kCifar10, temp.path());
-  config.image_size = 48;
-  config.train_samples = 10;
-  const auto dataset = OpenDataset(config, Split::kTrain, 1);
+  config::RunConfig config = RunOf(config::DatasetKind::kCifar10, temp.path());
+  config.data.image_size = 48;
+  config.data.train_samples = 10;
+  const auto dataset = Open(config);
   EXPECT_EQ(dataset->width(), 48);
   Sample sample;
   dataset->Read(9, sample);
@@ -104,41 +90,104 @@ TEST(OpenDataset, CifarComesAtTheSizeAskedFor) {
 TEST(OpenDataset, WrongNumbersAndPathsAreNamed) {
   const TempFolder temp;
   WriteCifar10(temp.path());
-  config::DataConfig config = Config(config::DatasetKind::kCifar10, temp.path());
-  config.train_samples = 50001;
+  config::RunConfig config = RunOf(config::DatasetKind::kCifar10, temp.path());
+  config.data.train_samples = 50001;
   EXPECT_THAT(OpenError(config),
               AllOf(HasSubstr("data.train_samples"), HasSubstr("50001"), HasSubstr("50000")));
-  EXPECT_THAT(OpenError(Config(config::DatasetKind::kImageFolder)), HasSubstr("data.path"));
-  config = Config(config::DatasetKind::kShapes);
-  config.image_size = 2;
+  EXPECT_THAT(OpenError(RunOf(config::DatasetKind::kImageFolder)), HasSubstr("data.path"));
+  config = RunOf(config::DatasetKind::kShapes);
+  config.data.image_size = 2;
   EXPECT_THAT(OpenError(config), HasSubstr("data.image_size"));
-  config = Config(config::DatasetKind::kShapes);
-  config.train_samples = -1;
+  config = RunOf(config::DatasetKind::kShapes);
+  config.data.train_samples = -1;
   EXPECT_THAT(OpenError(config), HasSubstr("data.train_samples"));
 }
 
-TEST(NormalizationOf, PresetsAreTheDataSets) {
-  const auto mean = [](config::DatasetKind kind) { return NormalizationOf(Config(kind), 3).mean; };
-  EXPECT_THAT(mean(config::DatasetKind::kShapes), ElementsAre(0.5, 0.5, 0.5));
-  EXPECT_THAT(mean(config::DatasetKind::kCifar10), ElementsAre(0.4914, 0.4822, 0.4465));
-  EXPECT_THAT(mean(config::DatasetKind::kCifar100), ElementsAre(0.5071, 0.4865, 0.4409));
-  EXPECT_THAT(mean(config::DatasetKind::kImageFolder), ElementsAre(0.485, 0.456, 0.406));
-  EXPECT_THAT(NormalizationOf({}, 3).std, ElementsAre(0.25, 0.25, 0.25));
+TEST(OpenDataset, ATestSplitThatIsNotThereIsTheHeldOutOne) {
+  const config::RunConfig run = RunOf(config::DatasetKind::kShapes);
+  const auto eval = Open(run, Split::kEval);
+  const auto test = Open(run, Split::kTest);
+  EXPECT_EQ(test->Fingerprint(), eval->Fingerprint());
+  EXPECT_THAT(test->Describe(), HasSubstr("there is no test split"));
+  Sample a, b;
+  eval->Read(7, a);
+  test->Read(7, b);
+  EXPECT_EQ(a.picture.pixels, b.picture.pixels);
 }
 
-TEST(NormalizationOf, GivenNumbersWinAndAreChecked) {
-  const auto with = [](const std::vector<double>& mean, const std::vector<double>& std) {
-    config::DataConfig config;
-    config.mean = mean;
-    config.std = std;
-    return NormalizationOf(config, 3);
+TEST(OpenDataset, ACheckpointsPreprocessingWins) {
+  const TempFolder temp;
+  WriteCifar10(temp.path());
+  config::RunConfig run = RunOf(config::DatasetKind::kCifar10, temp.path());
+  const Preprocessing given{.channels = 3,
+                            .height = 24,
+                            .width = 20,
+                            .resize = config::ResizeRule::kStretch,
+                            .shorter_side = 0,
+                            .bgr = true,
+                            .mean = {0.1, 0.2, 0.3},
+                            .std = {1, 1, 1}};
+  for (const config::DatasetKind kind :
+       {config::DatasetKind::kCifar10, config::DatasetKind::kShapes}) {
+    run.data.kind = kind;
+    const auto dataset = OpenDataset({.config = run, .preprocessing = &given});
+    EXPECT_EQ(dataset->preprocessing(), given);
+    Sample sample;
+    dataset->Read(3, sample);
+    EXPECT_EQ(sample.picture.width, 20);
+    EXPECT_EQ(sample.picture.height, 24);
+  }
+}
+
+TEST(OpenDataset, TheFingerprintTellsPicturesPreprocessingAndPartsApart) {
+  const TempFolder temp;
+  WriteCifar10(temp.path());
+  const config::RunConfig run = RunOf(config::DatasetKind::kCifar10, temp.path());
+  std::set<std::string> seen = {Open(run)->Fingerprint()};
+  EXPECT_EQ(Open(run)->Fingerprint(), *seen.begin());
+  const auto differs = [&](const config::RunConfig& changed) {
+    return seen.insert(Open(changed)->Fingerprint()).second;
   };
-  EXPECT_THAT(with({0.1, 0.2, 0.3}, {}).mean, ElementsAre(0.1, 0.2, 0.3));
-  EXPECT_THAT(with({0.1, 0.2, 0.3}, {}).std, ElementsAre(0.25, 0.25, 0.25));
-  EXPECT_THAT(with({}, {1, 2, 3}).std, ElementsAre(1, 2, 3));
-  EXPECT_THROW(with({0.1}, {}), DataError);
-  EXPECT_THROW(with({}, {0.1, 0.2}), DataError);
-  EXPECT_THROW(with({}, {0.1, 0.0, 0.2}), DataError);
+  config::RunConfig changed = run;
+  changed.data.image_size = 48;
+  EXPECT_TRUE(differs(changed));
+  changed = run;
+  changed.data.mean = changed.data.std = {0.5, 0.5, 0.5};
+  EXPECT_TRUE(differs(changed));
+  changed = run;
+  changed.data.train_samples = 100;
+  EXPECT_TRUE(differs(changed));
+  changed.seed = 9;
+  EXPECT_TRUE(differs(changed));
+  fs::last_write_time(temp.path() / "data_batch_3.bin",
+                      fs::file_time_type::clock::now() - std::chrono::hours(1));
+  EXPECT_TRUE(differs(run));
+}
+
+TEST(OpenDataset, ClassCountsOfASubsetAreItsOwn) {
+  config::RunConfig run = RunOf(config::DatasetKind::kShapes);
+  run.data.train_samples = 50;
+  const auto shapes = Open(run);
+  std::vector<int64_t> counts(shapes->classes().size());
+  Sample sample;
+  for (int64_t i = 0; i < 50; ++i) {
+    shapes->Read(i, sample);
+    EXPECT_EQ(shapes->LabelOf(i), sample.label);
+    ++counts[static_cast<size_t>(sample.label)];
+  }
+  EXPECT_EQ(shapes->ClassCounts(), counts);
+  const TempFolder temp;
+  WriteCifar10(temp.path());
+  run = RunOf(config::DatasetKind::kCifar10, temp.path());
+  run.data.train_samples = 60;
+  EXPECT_EQ(Open(run)->ClassCounts()[0], 60);
+  EXPECT_THAT(Open(run)->NameOf(0), HasSubstr("data_batch_1.bin record"));
+}
+
+TEST(DescribeCounts, NamesTheRareAndTheEmpty) {
+  EXPECT_EQ(DescribeCounts({"a", "b"}, {7, 7}), "2 classes of 7");
+  EXPECT_EQ(DescribeCounts({"ant", "bee", "cat", "dog"}, {0, 100, 9, 400}),
+            "4 classes of 0 to 400 (median 100); empty: ant; rare: cat (9)");
 }
 
 }  // namespace

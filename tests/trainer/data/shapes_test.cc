@@ -8,7 +8,7 @@
 #include <numeric>
 #include <set>
 
-#include "trainer/data/counter_rng.h"
+#include "trainer/pictures/counter_rng.h"
 
 namespace lockstep::trainer {
 namespace {
