@@ -1,144 +1,99 @@
 #include "trainer/models/cnn.h"
 
-#include <ATen/ops/adaptive_avg_pool2d.h>
-#include <ATen/ops/avg_pool2d.h>
-#include <ATen/ops/dropout.h>
-#include <ATen/ops/max_pool2d.h>
-
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "trainer/models/layers.h"
+#include "trainer/models/dense_head.h"
+#include "trainer/models/graph_builder.h"
 
 namespace lockstep::trainer {
 namespace {
 
-struct Block {
-  Conv2d conv;
-  std::optional<BatchNorm2d> norm;
-  config::Pool pool = config::Pool::kNone;
-  double dropout = 0;
-};
-
-// Channels and pixels between two blocks.
-struct Extent {
-  int channels = 0;
-  int64_t height = 0;
-  int64_t width = 0;
-};
-
-std::string Pixels(const Extent& extent) {
-  return absl::StrCat(extent.height, "x", extent.width);
+OpKind KindOf(config::Activation activation) {
+  switch (activation) {
+    case config::Activation::kRelu:
+      return OpKind::kRelu;
+    case config::Activation::kLeakyRelu:
+      return OpKind::kLeakyRelu;
+    case config::Activation::kGelu:
+      return OpKind::kGelu;
+    case config::Activation::kSilu:
+      return OpKind::kSilu;
+    case config::Activation::kTanh:
+      return OpKind::kTanh;
+  }
+  throw std::invalid_argument("Unknown activation.");
 }
 
-// The size after the block; throws when nothing would be left of the picture.
-Extent After(const config::ConvBlockConfig& block, int padding, const Extent& in, size_t index) {
-  Extent out;
-  out.channels = block.filters;
-  out.height = (in.height + 2 * padding - block.kernel) / block.stride + 1;
-  out.width = (in.width + 2 * padding - block.kernel) / block.stride + 1;
-  if (in.height + 2 * padding < block.kernel || in.width + 2 * padding < block.kernel) {
-    throw std::invalid_argument(absl::StrCat("model.cnn.blocks[", index, "]: a ", block.kernel, "x",
-                                             block.kernel, " kernel with padding ", padding,
-                                             " does not fit the ", Pixels(in),
-                                             " pixels that are left; use fewer pools or strides, "
-                                             "a smaller kernel, or a larger data.image_size."));
+// nullopt = none.
+std::optional<OpKind> KindOf(config::BlockActivation activation, config::Activation of_cnn) {
+  switch (activation) {
+    case config::BlockActivation::kAuto:
+      return KindOf(of_cnn);
+    case config::BlockActivation::kRelu:
+      return OpKind::kRelu;
+    case config::BlockActivation::kLeakyRelu:
+      return OpKind::kLeakyRelu;
+    case config::BlockActivation::kGelu:
+      return OpKind::kGelu;
+    case config::BlockActivation::kSilu:
+      return OpKind::kSilu;
+    case config::BlockActivation::kTanh:
+      return OpKind::kTanh;
+    case config::BlockActivation::kNone:
+      return std::nullopt;
   }
-  if (block.pool != config::Pool::kNone) {
-    if (out.height < 2 || out.width < 2) {
-      throw std::invalid_argument(
-          absl::StrCat("model.cnn.blocks[", index, "]: a 2x2 pool does not fit the ", Pixels(out),
-                       " pixels that are left; use fewer pools or a larger data.image_size."));
-    }
-    out.height /= 2;
-    out.width /= 2;
-  }
-  return out;
+  throw std::invalid_argument("Unknown activation.");
 }
 
-class Cnn : public LayeredModel {
- public:
-  Cnn(const config::ModelConfig& config, const InputShape& input, uint64_t seed,
-      Communicator* communicator)
-      : LayeredModel(seed, communicator),
-        activation_(config.cnn.activation),
-        global_pool_(config.cnn.global_pool),
-        dropout_(config.cnn.dropout) {
-    const WeightInit init{WeightInit::Kind::kNormalFanIn, ActivationGain(activation_)};
-    Extent extent{input.channels, input.height, input.width};
-    for (size_t i = 0; i < config.cnn.blocks.size(); ++i) {
-      extent = AddBlock(config.cnn.blocks[i], extent, i, init);
-    }
-    int64_t features = extent.channels;
-    if (!global_pool_) features *= extent.height * extent.width;
-    for (size_t i = 0; i < config.cnn.dense.size(); ++i) {
-      dense_.push_back(
-          tensors_.AddLinear(absl::StrCat("dense.", i), {features, config.cnn.dense[i]}, init));
-      features = config.cnn.dense[i];
-    }
-    classifier_ = tensors_.AddLinear("classifier", {features, config.num_classes},
-                                     {.kind = WeightInit::Kind::kUniformLinear});
-  }
-
-  at::Tensor Forward(const at::Tensor& images) override {
-    at::Tensor x = images;
-    for (const Block& block : blocks_) {
-      x = block.conv(x);
-      if (block.norm) x = (*block.norm)(x, training_);
-      x = Activate(activation_, x);
-      if (block.pool == config::Pool::kMax) x = at::max_pool2d(x, 2, 2);
-      if (block.pool == config::Pool::kAverage) x = at::avg_pool2d(x, 2, 2);
-      if (training_ && block.dropout > 0) x = at::dropout(x, block.dropout, true);
-    }
-    if (global_pool_) x = at::adaptive_avg_pool2d(x, {1, 1});
-    x = x.flatten(1);
-    for (const Linear& layer : dense_) x = Activate(activation_, layer(Drop(x)));
-    return classifier_(Drop(x));
-  }
-
- private:
-  Extent AddBlock(const config::ConvBlockConfig& config, const Extent& in, size_t index,
-                  WeightInit init) {
-    const int padding = config.padding < 0 ? config.kernel / 2 : config.padding;
-    const Extent out = After(config, padding, in, index);
-    const std::string name = absl::StrCat("blocks.", index);
-    Block block;
-    block.conv = tensors_.AddConv2d(name + ".conv",
-                                    {.in = in.channels,
-                                     .out = config.filters,
-                                     .kernel = config.kernel,
-                                     .stride = config.stride,
-                                     .padding = padding,
-                                     .bias = !config.batch_norm},
-                                    init);
-    if (config.batch_norm) block.norm = tensors_.AddBatchNorm2d(name + ".norm", config.filters);
-    block.pool = config.pool;
-    block.dropout = config.dropout;
-    blocks_.push_back(std::move(block));
-    return out;
-  }
-
-  at::Tensor Drop(const at::Tensor& x) const {
-    return training_ && dropout_ > 0 ? at::dropout(x, dropout_, true) : x;
-  }
-
-  config::Activation activation_;
-  bool global_pool_;
-  double dropout_;
-  std::vector<Block> blocks_;
-  std::vector<Linear> dense_;
-  Linear classifier_;
-};
+int AddBlock(GraphBuilder& builder, int x, const config::ConvBlockConfig& block,
+             const std::string& name, config::Activation of_cnn) {
+  const std::optional<OpKind> activation = KindOf(block.activation, of_cnn);
+  const double gain = activation ? ActivationGain(*activation) : 1.0;
+  const double fan_in =
+      static_cast<double>(builder.shape(x).channels) * block.kernel * block.kernel;
+  const int padding = block.padding < 0 ? block.kernel / 2 : block.padding;
+  x = builder.Conv(x, name + ".conv",
+                   {.out = block.filters,
+                    .kernel = {block.kernel, block.kernel},
+                    .stride = {block.stride, block.stride},
+                    .padding = {padding, padding},
+                    .bias = !block.batch_norm,
+                    .initial_deviation = HeDeviation(gain, fan_in)});
+  if (block.batch_norm) x = builder.BatchNorm(x, name + ".norm");
+  if (activation) x = builder.Activate(x, *activation);
+  const PoolOptions pool{.kernel = block.pool_size, .stride = block.pool_size};
+  if (block.pool == config::Pool::kMax) x = builder.MaxPool(x, pool);
+  if (block.pool == config::Pool::kAverage) x = builder.AvgPool(x, pool);
+  return builder.Dropout(x, block.dropout);
+}
 
 }  // namespace
 
-std::unique_ptr<Model> MakeCnn(const config::ModelConfig& config, const InputShape& input,
-                               uint64_t seed, Communicator* communicator) {
-  return std::make_unique<Cnn>(config, input, seed, communicator);
+Graph BuildCnn(const config::ModelConfig& config, const InputShape& input) {
+  const config::CnnConfig& cnn = config.cnn;
+  GraphBuilder builder(input, "model.cnn");
+  int x = builder.input();
+  for (size_t i = 0; i < cnn.blocks.size(); ++i) {
+    builder.SetContext(absl::StrCat("model.cnn.blocks[", i, "]"));
+    x = AddBlock(builder, x, cnn.blocks[i], absl::StrCat("blocks.", i), cnn.activation);
+  }
+  if (config.head.replace) return FinishWithDenseHead(builder, x, config);
+  const int features = cnn.global_pool ? builder.GlobalAverage(x) : builder.Flatten(x);
+  x = features;
+  const OpKind activation = KindOf(cnn.activation);
+  for (size_t i = 0; i < cnn.dense.size(); ++i) {
+    x = builder.Dropout(x, cnn.dropout);
+    const auto fan_in = static_cast<double>(builder.shape(x).channels);
+    x = builder.Linear(x, absl::StrCat("dense.", i),
+                       {.out = cnn.dense[i],
+                        .initial_deviation = HeDeviation(ActivationGain(activation), fan_in)});
+    x = builder.Activate(x, activation);
+  }
+  x = builder.Dropout(x, cnn.dropout);
+  return builder.Finish(features, builder.Linear(x, "classifier", {.out = config.num_classes}));
 }
 
 }  // namespace lockstep::trainer

@@ -5,9 +5,8 @@
 #pragma once
 
 #include <array>
-#include <memory>
 
-#include "trainer/models/model.h"
+#include "trainer/models/graph.h"
 
 namespace lockstep::trainer {
 
@@ -20,12 +19,16 @@ struct ResNetDesign {
   } block = Block::kBasic;
 };
 
-inline constexpr ResNetDesign kResNet18{"resnet18", {2, 2, 2, 2}, ResNetDesign::Block::kBasic};
+inline constexpr ResNetDesign kResNets[] = {
+    {"resnet18", {2, 2, 2, 2}, ResNetDesign::Block::kBasic},
+    {"resnet34", {3, 4, 6, 3}, ResNetDesign::Block::kBasic},
+    {"resnet50", {3, 4, 6, 3}, ResNetDesign::Block::kBottleneck},
+    {"resnet101", {3, 4, 23, 3}, ResNetDesign::Block::kBottleneck},
+    {"resnet152", {3, 8, 36, 3}, ResNetDesign::Block::kBottleneck},
+};
 
 /// Throws std::invalid_argument when the picture is smaller than what the strides divide it by.
-/// With a communicator batch norm is over the samples of all ranks.
-std::unique_ptr<Model> MakeResNet(const ResNetDesign& design, const config::ModelConfig& config,
-                                  const InputShape& input, uint64_t seed,
-                                  Communicator* communicator = nullptr);
+Graph BuildResNet(const ResNetDesign& design, const config::ModelConfig& config,
+                  const InputShape& input);
 
 }  // namespace lockstep::trainer

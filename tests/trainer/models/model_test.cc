@@ -94,7 +94,7 @@ TEST(CnnTest, WithoutBlocksItIsALinearModel) {
   config.num_classes = 4;
   const auto model = MakeModel(config, {1, 6, 5}, 1);
   EXPECT_EQ(Count(model->Parameters()), 30 * 4 + 4);
-  EXPECT_THAT(model->Forward(Pictures(2, {1, 6, 5})).sizes(), ElementsAre(2, 4));
+  EXPECT_THAT(model->Forward(Pictures(2, {1, 6, 5})).logits.sizes(), ElementsAre(2, 4));
 }
 
 TEST(CnnTest, EveryPoolActivationAndStrideGivesLogitsOfTheRightShape) {
@@ -110,7 +110,7 @@ TEST(CnnTest, EveryPoolActivationAndStrideGivesLogitsOfTheRightShape) {
         config.cnn.global_pool = global_pool;
         const InputShape input{1, 21, 18};
         const auto model = MakeModel(config, input, 3);
-        EXPECT_THAT(model->Forward(Pictures(2, input)).sizes(), ElementsAre(2, 10));
+        EXPECT_THAT(model->Forward(Pictures(2, input)).logits.sizes(), ElementsAre(2, 10));
       }
     }
   }
@@ -123,7 +123,7 @@ TEST(CnnTest, ActivationsDiffer) {
         config::Activation::kSilu, config::Activation::kTanh}) {
     config::ModelConfig config = TwoBlocks();
     config.cnn.activation = activation;
-    outputs.push_back(MakeModel(config, {3, 32, 32}, 1)->Forward(Pictures(2, {3, 32, 32})));
+    outputs.push_back(MakeModel(config, {3, 32, 32}, 1)->Forward(Pictures(2, {3, 32, 32})).logits);
     for (size_t i = 0; i + 1 < outputs.size(); ++i) EXPECT_FALSE(outputs[i].equal(outputs.back()));
   }
 }
@@ -132,8 +132,8 @@ TEST(CnnTest, ChannelsLastInputGivesTheSameLogits) {
   const auto model = MakeModel(TwoBlocks(), {3, 32, 32}, 1);
   model->SetTraining(false);
   const at::Tensor images = Pictures(4, {3, 32, 32});
-  const at::Tensor plain = model->Forward(images);
-  const at::Tensor last = model->Forward(images.contiguous(at::MemoryFormat::ChannelsLast));
+  const at::Tensor plain = model->Forward(images).logits;
+  const at::Tensor last = model->Forward(images.contiguous(at::MemoryFormat::ChannelsLast)).logits;
   EXPECT_TRUE(plain.allclose(last, 1e-4, 1e-5));
 }
 
@@ -163,7 +163,7 @@ TEST(CnnTest, DropoutIsDrawnFromTheDefaultGeneratorAndOnlyInTraining) {
   const at::Tensor images = Pictures(4, {3, 32, 32});
   const auto seeded = [&](uint64_t seed) {
     SeedDropout(seed);
-    return model->Forward(images);
+    return model->Forward(images).logits;
   };
   EXPECT_TRUE(seeded(5).equal(seeded(5)));
   EXPECT_FALSE(seeded(5).equal(seeded(6)));
@@ -202,7 +202,7 @@ TEST(ModelTest, EveryParameterGetsAGradientAndNoBufferDoes) {
     config.name = name;
     const auto model = MakeModel(config, {3, 32, 32}, 7);
     // Weighted, because the plain sum of a batch-normalised signal has no gradient.
-    const at::Tensor logits = model->Forward(Pictures(4, {3, 32, 32}));
+    const at::Tensor logits = model->Forward(Pictures(4, {3, 32, 32})).logits;
     logits.mul(at::arange(logits.numel()).view_as(logits)).sum().backward();
     for (const NamedTensor& parameter : model->Parameters()) {
       EXPECT_TRUE(parameter.tensor.is_leaf()) << parameter.name;
@@ -223,7 +223,7 @@ TEST(ModelTest, ForwardFollowsParametersWhoseStorageWasMoved) {
     at::Tensor tensor = parameter.tensor;
     tensor.set_data(at::zeros_like(tensor));
   }
-  EXPECT_EQ(model->Forward(Pictures(1, {3, 32, 32})).abs().sum().item<float>(), 0.0f);
+  EXPECT_EQ(model->Forward(Pictures(1, {3, 32, 32})).logits.abs().sum().item<float>(), 0.0f);
 }
 
 TEST(ModelTest, RefusesPicturesTooSmallForThePools) {

@@ -199,7 +199,7 @@ struct Trained {
 Trained Train(Model& model, const at::Tensor& images, const at::Tensor& labels, int64_t whole) {
   model.SetTraining(true);
   const at::Tensor loss =
-      at::cross_entropy_loss(model.Forward(images), labels, {}, /*reduction=sum*/ 2)
+      at::cross_entropy_loss(model.Forward(images).logits, labels, {}, /*reduction=sum*/ 2)
           .div(static_cast<double>(whole));
   loss.backward();
   Trained trained;
