@@ -13,7 +13,7 @@ namespace {
 
 // Places in the vector.
 constexpr int kLoss = 0;
-constexpr int kCorrect = 1;
+constexpr int kScore = 1;
 constexpr int kSamples = 2;
 constexpr int kNonfinite = 3;
 constexpr int kVotes = 4;
@@ -63,11 +63,11 @@ void Agreement::Prepare(int64_t samples, double arrival_seconds) {
 }
 
 void Agreement::Fill(const at::Tensor& vector, const at::Tensor& loss_sum,
-                     const at::Tensor& correct) {
+                     const at::Tensor& score_sum) {
   const at::NoGradGuard no_grad;  // A loss that still carries its graph is welcome.
   vector.copy_(incoming_);
   vector.select(0, kLoss).copy_(loss_sum);
-  vector.select(0, kCorrect).copy_(correct);
+  vector.select(0, kScore).copy_(score_sum);
   vector.select(0, kNonfinite).copy_(at::isfinite(loss_sum).logical_not());
 }
 
@@ -110,7 +110,7 @@ StepSummary Agreement::Decode(const at::Tensor& all, int64_t step) const {
   summary.step = step;
   summary.samples = values[kSamples];
   summary.loss = summary.samples > 0 ? values[kLoss] / summary.samples : 0.0;
-  summary.correct = values[kCorrect];
+  summary.score = values[kScore];
   // Not `> 0`: a sum that is itself NaN must count.
   summary.nonfinite =
       !(values[kNonfinite] == 0.0f) || !std::isfinite(values[kLoss]) || !(scalars[0] == 0.0f);

@@ -1,10 +1,10 @@
 // How ranks decide anything: one small vector, summed with the gradients of every step, read one
 // step late.
 //
-// Layout (float32): [loss sum, correct, samples, non-finite, one counter per vote, arrival seconds
-// of each rank]. A rank never acts alone: it casts a vote (its own signal, an order from the
-// coordinator, a full disk), the vote travels with the next reduce, and every rank sees the same
-// sums at the same step. Reading one step late means that no rank ever waits for its device in
+// Layout (float32): [loss sum, score sum, samples, non-finite, one counter per vote, arrival
+// seconds of each rank]. A rank never acts alone: it casts a vote (its own signal, an order from
+// the coordinator, a full disk), the vote travels with the next reduce, and every rank sees the
+// same sums at the same step. Reading one step late means that no rank ever waits for its device in
 // order to decide.
 #pragma once
 
@@ -25,9 +25,9 @@ inline constexpr int kVoteCount = 7;
 
 // What all ranks know of one step.
 struct StepSummary {
-  int64_t step = -1;   // The step these sums are of; -1 = nothing was reduced yet.
-  double loss = 0;     // Mean over the global batch.
-  double correct = 0;  // Samples whose top-1 prediction was right.
+  int64_t step = -1;  // The step these sums are of; -1 = nothing was reduced yet.
+  double loss = 0;    // Mean over the global batch.
+  double score = 0;   // Sum over the samples (trainer/objective/loss.h says of what).
   double samples = 0;
   bool nonfinite = false;    // The loss or a gradient.
   double gradient_norm = 0;  // L2, before clipping.
@@ -61,7 +61,7 @@ class Agreement {
 
   /// The device's part: writes what Prepare() said and this rank's sums (0-dim, over its samples)
   /// into `vector` (float32 [VectorSize]). Waits for nothing, so a graph may hold it.
-  void Fill(const at::Tensor& vector, const at::Tensor& loss_sum, const at::Tensor& correct);
+  void Fill(const at::Tensor& vector, const at::Tensor& loss_sum, const at::Tensor& score_sum);
 
   /// Takes what was reduced in `step` away (a copy that does not wait) and returns the summary of
   /// the step before it, for which it may wait.

@@ -180,10 +180,12 @@ GradientArena::Impl::~Impl() {
 }
 
 void GradientArena::Impl::LayOut(const NamedTensors& named_parameters) {
-  // Those that decay first, each group in the caller's order.
+  // Those that decay first, then the trunk's, each group in the caller's order.
   positions.resize(named_parameters.size());
   std::iota(positions.begin(), positions.end(), size_t{0});
   const auto decays = [&](size_t i) { return named_parameters[i].tensor.dim() >= 2; };
+  const auto of_trunk = [&](size_t i) { return options.trunk.contains(named_parameters[i].name); };
+  std::stable_partition(positions.begin(), positions.end(), of_trunk);
   std::stable_partition(positions.begin(), positions.end(), decays);
   for (const size_t position : positions) {
     const NamedTensor& parameter = named_parameters[position];
@@ -193,8 +195,9 @@ void GradientArena::Impl::LayOut(const NamedTensors& named_parameters) {
                        .strides = StridesFor(parameter.tensor.sizes()),
                        .offset = elements});
     const int64_t size = Align(parameter.tensor.numel());
-    if (slices.empty() || slices.back().decay != decays(position)) {
-      slices.push_back({.offset = elements, .size = 0, .decay = decays(position)});
+    const bool decay = decays(position), trunk = of_trunk(position);
+    if (slices.empty() || slices.back().decay != decay || slices.back().trunk != trunk) {
+      slices.push_back({.offset = elements, .size = 0, .decay = decay, .trunk = trunk});
     }
     slices.back().size += size;
     elements += size;

@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "trainer/comm/communicator.h"
@@ -35,6 +36,8 @@ struct ArenaOptions {
   // Send buckets as backward fills them, in the order seen in the first step. Off on CPU, where it
   // hides nothing (PERFORMANCE: one busy core per rank).
   bool overlap = false;
+  // Names of parameters that get slices of their own, because their learning rate is another one.
+  std::unordered_set<std::string> trunk;
 };
 
 // A run of parameters that share one optimizer setting: elements [offset, offset + size) of the
@@ -43,6 +46,7 @@ struct ArenaSlice {
   int64_t offset = 0;
   int64_t size = 0;
   bool decay = false;  // Weight decay applies (parameters of two dimensions and more).
+  bool trunk = false;  // Of the parameters named in ArenaOptions::trunk.
 };
 
 class GradientArena {
@@ -62,7 +66,8 @@ class GradientArena {
   const at::Tensor& step_vector()
       const;  // [step_vector_size] float32; after Reduce() the sum over ranks.
 
-  /// At most two: with and without weight decay. They cover every parameter once.
+  /// At most four: with and without weight decay, of the trunk or not. They cover every parameter
+  /// once.
   const std::vector<ArenaSlice>& slices() const;
 
   struct Entry {

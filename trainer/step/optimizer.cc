@@ -19,6 +19,7 @@ struct Optimizer::Impl {
     at::Tensor first;   // Momentum, or Adam's exp_avg; undefined without momentum.
     at::Tensor second;  // Adam's exp_avg_sq.
     double weight_decay = 0;
+    double rate_ratio = 1;
   };
   void StepSgd(const Group& group, const at::Tensor& learning_rate, const at::Tensor& found);
   void StepAdam(const Group& group, const at::Tensor& learning_rate, const at::Tensor& found);
@@ -47,7 +48,8 @@ Optimizer::Impl::Impl(const config::OptimizerConfig& config, GradientArena& aren
                       .gradients = part(arena.gradients()),
                       .first = part(first),
                       .second = part(second),
-                      .weight_decay = decays ? config.weight_decay : 0.0});
+                      .weight_decay = decays ? config.weight_decay : 0.0,
+                      .rate_ratio = slice.trunk ? config.backbone_ratio : 1.0});
   }
 }
 
@@ -92,10 +94,12 @@ void Optimizer::Step(const at::Tensor& learning_rate, const at::Tensor& found_no
   // Adam's bias correction wants the number of this update; it is taken back when the kernels skip.
   impl_->steps.add_(1);
   for (const Impl::Group& group : impl_->groups) {
+    const at::Tensor rate =
+        group.rate_ratio == 1 ? learning_rate : learning_rate.mul(group.rate_ratio);
     if (impl_->config.kind == config::OptimizerKind::kSgd) {
-      impl_->StepSgd(group, learning_rate, found_nonfinite);
+      impl_->StepSgd(group, rate, found_nonfinite);
     } else {
-      impl_->StepAdam(group, learning_rate, found_nonfinite);
+      impl_->StepAdam(group, rate, found_nonfinite);
     }
   }
   impl_->steps.sub_(found_nonfinite);

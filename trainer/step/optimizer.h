@@ -1,5 +1,5 @@
 // SGD, Adam and AdamW as ATen's fused kernels over the arena's slices: one pass over a flat array
-// per decay group.
+// per slice.
 //
 // Same update rules as torch::optim (momentum without dampening; Adam without AMSGrad; AdamW
 // decoupled). Learning rate and "not finite" come as tensors, so nothing waits for the host: a step
@@ -18,7 +18,7 @@ class Optimizer {
   Optimizer(const config::OptimizerConfig& config, GradientArena& arena);
   ~Optimizer();
 
-  /// `learning_rate`: 0-dim float32.
+  /// `learning_rate`: 0-dim float32; the trunk's slices learn at backbone_ratio of it.
   void Step(const at::Tensor& learning_rate, const at::Tensor& found_nonfinite);
 
   /// Views of the state, one per parameter ("momentum.NAME", "exp_avg.NAME", "exp_avg_sq.NAME") and

@@ -15,7 +15,8 @@ constexpr int kWarmSteps = 3;
 StepRunner::StepRunner(Device& device, config::Use graph,
                        std::function<void(const std::string&)> say)
     : device_(device),
-      try_graph_(device.is_gpu() && graph != config::Use::kNever),
+      may_graph_(device.is_gpu() && graph != config::Use::kNever),
+      try_graph_(may_graph_),
       insist_(graph == config::Use::kAlways),
       say_(std::move(say)) {}
 
@@ -40,6 +41,12 @@ void StepRunner::Run(const std::function<void()>& step) {
   } else {
     step();
   }
+}
+
+void StepRunner::Restart() {
+  graph_.reset();
+  try_graph_ = may_graph_;
+  warm_steps_ = 0;
 }
 
 }  // namespace lockstep::trainer

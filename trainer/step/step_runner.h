@@ -22,8 +22,12 @@ class StepRunner {
   /// Throws std::runtime_error when a graph must be used and the step cannot be captured.
   void Run(const std::function<void()>& step);
 
+  /// The step is about to work on other tensors: warms up and captures anew.
+  void Restart();
+
  private:
   Device& device_;
+  const bool may_graph_;
   bool try_graph_;
   const bool insist_;
   const std::function<void(const std::string&)> say_;

@@ -16,7 +16,7 @@ namespace {
 
 struct Share {
   double loss_sum = 0;
-  double correct = 0;
+  double score = 0;
   int64_t samples = 1;
   double arrival = 0;
 };
@@ -27,7 +27,7 @@ StepSummary Step(Agreement& agreement, Communicator& communicator, int64_t step,
   const at::Tensor vector = at::zeros({Agreement::VectorSize(communicator.size())}, at::kFloat);
   agreement.Prepare(share.samples, share.arrival);
   agreement.Fill(vector, at::full({}, share.loss_sum, at::kFloat),
-                 at::full({}, share.correct, at::kFloat));
+                 at::full({}, share.score, at::kFloat));
   communicator.AllReduce(vector);
   return agreement.Exchange({.vector = vector, .found_nonfinite = found}, step);
 }
@@ -38,7 +38,7 @@ TEST(AgreementTest, EveryRankReadsTheSumsOneStepLate) {
     Agreement agreement(c, *cpu);
     const double rank = c.rank();
     const Share share{.loss_sum = 3 * rank,
-                      .correct = rank,
+                      .score = rank,
                       .samples = c.rank() + 1,
                       .arrival = rank == 1 ? 9.0 : 0.5};
     EXPECT_EQ(Step(agreement, c, 10, share).step, -1);
@@ -46,7 +46,7 @@ TEST(AgreementTest, EveryRankReadsTheSumsOneStepLate) {
     EXPECT_EQ(summary.step, 10);
     EXPECT_DOUBLE_EQ(summary.samples, 6);
     EXPECT_DOUBLE_EQ(summary.loss, 9.0 / 6.0);
-    EXPECT_DOUBLE_EQ(summary.correct, 3);
+    EXPECT_DOUBLE_EQ(summary.score, 3);
     EXPECT_FALSE(summary.nonfinite);
     EXPECT_EQ(summary.arrival_seconds, (std::vector<double>{0.5, 9.0, 0.5}));
     EXPECT_EQ(summary.slowest_rank, 1);

@@ -137,6 +137,37 @@ TEST_P(OptimizerTest, GoesOnFromItsStateWithTheSameBits) {
   EXPECT_EQ(resumed.optimizer.State().back().tensor.item<float>(), 20.0f);
 }
 
+TEST_P(OptimizerTest, TheTrunkLearnsAtItsShareOfTheRate) {
+  // With a share of zero-point-one the trunk moves as all of it would at a tenth of the rate.
+  OptimizerConfig slow = GetParam().config;
+  slow.backbone_ratio = 0.1;
+  SmallNet net(/*batch_norm=*/true);
+  ArenaOptions options;
+  options.trunk = {"conv1.weight", "conv1.bias", "norm.weight"};
+  GradientArena arena(net.Parameters(), net.Buffers(), 1, *communicator_, options);
+  Optimizer optimizer(slow, arena);
+  Ours whole(*communicator_, GetParam().config), tenth(*communicator_, GetParam().config);
+  const at::Tensor rate = at::full({}, slow.learning_rate, at::kFloat);
+  for (int64_t step = 0; step < 5; ++step) {
+    arena.ZeroGradients();
+    int64_t index = 0;
+    for (const at::Tensor& p : net.parameters()) p.grad().copy_(GradientOf(p, step, index++));
+    arena.Reduce(1.0);
+    optimizer.Step(rate, arena.found_nonfinite());
+    Feed(whole, step);
+    whole.optimizer.Step(rate, whole.arena.found_nonfinite());
+    Feed(tenth, step);
+    tenth.optimizer.Step(rate.mul(0.1), tenth.arena.found_nonfinite());
+  }
+  EXPECT_EQ(arena.slices().size(), 4u);
+  const auto named = net.named_parameters();
+  for (size_t i = 0; i < named.size(); ++i) {
+    const bool trunk = options.trunk.contains(named[i].key());
+    const at::Tensor wanted = (trunk ? tenth : whole).net.parameters()[i];
+    EXPECT_TRUE(named[i].value().equal(wanted)) << named[i].key();
+  }
+}
+
 TEST_P(OptimizerTest, SkippedStepsDoNotCount) {
   const OptimizerConfig& config = GetParam().config;
   const at::Tensor rate = at::full({}, config.learning_rate, at::kFloat);
