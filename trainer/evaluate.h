@@ -1,4 +1,4 @@
-// Loss and accuracy over the held-out pictures: every rank takes every size()-th one, sums travel
+// Loss and measures over the held-out samples: every rank takes every size()-th one, sums travel
 // in float64, each sample counts exactly once.
 #pragma once
 
@@ -8,7 +8,7 @@
 #include "trainer/control.h"
 #include "trainer/data/dataset.h"
 #include "trainer/models/model.h"
-#include "trainer/training_state.h"
+#include "trainer/objective/measures.h"
 
 namespace lockstep::trainer {
 
@@ -18,14 +18,12 @@ struct EvaluateOptions {
   config::Precision precision = config::Precision::kFp32;
   int prefetch_threads = 1;
   int prefetch_batches = 4;
-  Normalization normalization;
 };
 
 /// Collective. Leaves the model in training mode. Nothing when the ranks agreed to do something
-/// else first; what they agreed on is added to `requests`. The result's step, epoch and seconds are
-/// the caller's to fill.
-std::optional<EvaluationResult> Evaluate(Model& model, const Dataset& dataset,
-                                         Communicator& communicator, Control& control,
-                                         const EvaluateOptions& options, Requests& requests);
+/// else first; what they agreed on is added to `requests`.
+std::optional<MeasureResult> Evaluate(Model& model, const Dataset& dataset, const Loss& loss,
+                                      Communicator& communicator, Control& control,
+                                      const EvaluateOptions& options, Requests& requests);
 
 }  // namespace lockstep::trainer

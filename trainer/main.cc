@@ -1,5 +1,6 @@
 // lockstep-trainer: one rank. `mpirun -np N lockstep-trainer run.yaml [--run-dir DIR]` trains;
-// nothing else is needed.
+// nothing else is needed. `lockstep-trainer evaluate|predict|export|describe|serve …` uses what was
+// trained (trainer/inference/commands.h).
 //
 // main() composes and ends: it reads the config, claims the run directory, makes the communicator
 // and the link, calls Train(), and turns whatever happened into an exit code that mpirun, the
@@ -7,6 +8,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -23,6 +25,7 @@
 #include "trainer/device/device.h"
 #include "trainer/failure.h"
 #include "trainer/host_memory.h"
+#include "trainer/inference/commands.h"
 #include "trainer/link/coordinator_link.h"
 #include "trainer/link/rank_log.h"
 #include "trainer/rank_device.h"
@@ -89,7 +92,8 @@ void AddProfileOptions(CLI::App& app, TraceOptions& profile) {
 
 int ParseArguments(int argc, char** argv, Arguments& arguments, bool& finished) {
   CLI::App app{
-      "Trains one rank of a run. Start it with mpirun: mpirun -np 2 lockstep-trainer run.yaml"};
+      "Trains one rank of a run. Start it with mpirun: mpirun -np 2 lockstep-trainer run.yaml\n"
+      "Without mpirun, as the first argument: evaluate, predict, export, describe (--help each)"};
   app.add_option("config", arguments.config_file, "The run's YAML file")->required();
   app.add_option("--run-dir", arguments.run_dir,
                  "Where the run lives (default: runs/NAME); an existing one is continued");
@@ -145,11 +149,43 @@ void KeepThreads(const RunDirectory& directory, RunConfig& config) {
   if (before.ok()) config.resources.threads_per_rank = before.config.resources.threads_per_rank;
 }
 
-// Classes, which only the data set knows.
-void CloseClasses(RunConfig& config) {
-  if (config.model.num_classes != 0) return;
-  config.model.num_classes =
-      static_cast<int>(OpenDataset(config.data, Split::kEval, config.seed)->classes().size());
+struct TrainingData {
+  std::unique_ptr<Dataset> train;
+  std::unique_ptr<Dataset> eval;
+};
+
+// Also closes the number of outputs, which only the data set knows.
+TrainingData OpenData(RunConfig& config) {
+  TrainingData data;
+  data.train = OpenDataset({.config = config, .split = Split::kTrain});
+  // Brought to size as the training pictures are, whatever sizes the held-out ones have.
+  data.eval = OpenDataset(
+      {.config = config, .split = Split::kEval, .preprocessing = &data.train->preprocessing()});
+  const auto classes = static_cast<int>(data.train->classes().size());
+  const auto targets = static_cast<int>(data.train->targets().size());
+  if (config.model.num_classes == 0) config.model.num_classes = std::max(classes, targets);
+  if (config.model.num_classes < classes) {
+    throw WrongConfig(absl::StrCat("model.num_classes is ", config.model.num_classes,
+                                   " but the data set has ", classes, " classes"));
+  }
+  if (targets > 0 && config.model.num_classes != targets) {
+    throw WrongConfig(absl::StrCat("model.num_classes is ", config.model.num_classes,
+                                   " but the data set has ", targets, " targets"));
+  }
+  return data;
+}
+
+// Files may have gone bad between one rank's look and another's: the ranks would train on different
+// samples and never know.
+void CheckThatRanksAgree(const World& world, const TrainingData& data) {
+  for (const auto& dataset : {&data.train, &data.eval}) {
+    for (const int64_t size : world.AllGather((*dataset)->size())) {
+      if (size == (*dataset)->size()) continue;
+      throw DataError(absl::StrCat("rank ", world.rank(), " has ", (*dataset)->size(),
+                                   " samples where another has ", size, ": ",
+                                   (*dataset)->Describe()));
+    }
+  }
 }
 
 // Rank 0 claims the run directory; all learn the attempt, or why not.
@@ -267,7 +303,8 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
   const Binding binding = BindRank({.local_rank = world.local_rank(),
                                     .ranks_on_host = world.ranks_on_host(),
                                     .threads = config.resources.threads_per_rank});
-  CloseClasses(config);
+  const TrainingData data = OpenData(config);
+  CheckThatRanksAgree(world, data);
   if (world.rank() == 0) {
     const absl::Status written =
         config::WriteFileDurably(directory.run_yaml(), config::ToYaml(config));
@@ -295,11 +332,12 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
       MakeLink(arguments, world, directory, attempt, config);
   ending.link = link.get();
 
-  TrainSetup setup{config, directory, attempt, *device, *communicator};
+  TrainSetup setup{config, *data.train, *data.eval, directory, attempt, *device, *communicator};
   setup.link = link.get();
   setup.board = board.ok() ? &*board : nullptr;
   setup.trace = trace.get();
   setup.own_log = log != nullptr;
+  setup.one_host = world.ranks_on_host() == world.size();
   setup.enforce_max_time = !arguments.launched_by_coordinator();
   try {
     const Outcome outcome = Train(setup);
@@ -320,6 +358,7 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
 }
 
 int Main(int argc, char** argv) {
+  if (argc > 1 && IsCommand(argv[1])) return RunCommand(argc, argv);
   Arguments arguments;
   bool finished = false;
   if (const int code = ParseArguments(argc, argv, arguments, finished); finished) return code;

@@ -46,31 +46,103 @@ void CheckSameLayout(const std::string& mine, Communicator& communicator) {
                            "'. All ranks must run the same program with the same run.yaml");
 }
 
+// The operation that a tensor belongs to: "layer1.0.conv1" of "layer1.0.conv1.weight".
+std::string OperationOf(const std::string& tensor) {
+  return tensor.substr(0, tensor.rfind('.'));
+}
+
+at::Tensor Placed(const at::Tensor& tensor, at::Device device) {
+  const at::Tensor there = tensor.detach().to(device);
+  return there.dim() == 4 ? there.contiguous(at::MemoryFormat::ChannelsLast) : there;
+}
+
 }  // namespace
 
-Replica::Replica(const config::RunConfig& config, const InputShape& input, const Device& device,
-                 Communicator& communicator)
-    : model_(MakeModel(config.model, input, config.seed, &communicator)),
+Replica::Replica(const config::RunConfig& config, const InputShape& input, int frozen,
+                 const Device& device, Communicator& communicator)
+    : config_(config),
+      device_(device.torch()),
+      overlap_(device.is_gpu() && communicator.size() > 1),
+      communicator_(communicator),
+      model_(MakeModel(config.model, input, config.seed, &communicator)),
       loss_scale_(config.training.precision, device.torch()) {
-  const NamedTensors parameters = model_->Parameters();
-  CheckSameLayout(Layout(parameters) + Layout(model_->Buffers()), communicator);
-  ArenaOptions options;
-  options.overlap = device.is_gpu() && communicator.size() > 1;
-  arena_ = std::make_unique<GradientArena>(parameters, model_->Buffers(),
-                                           Agreement::VectorSize(communicator.size()), communicator,
-                                           options);
-  // Drawn on the host, so that a seed means the same weights everywhere. The arena has moved what
-  // is float32; the counters follow, or a captured step would leave them behind.
-  for (const NamedTensor& buffer : model_->Buffers()) {
-    if (!buffer.tensor.is_floating_point()) {
-      buffer.tensor.set_data(buffer.tensor.to(device.torch()));
+  CheckSameLayout(Layout(model_->Parameters()) + Layout(model_->Buffers()), communicator);
+  model_->Freeze(frozen);
+  // Drawn on the host, so that a seed means the same weights everywhere. The arena moves what
+  // trains; the rest follows, or a captured step would leave it behind.
+  const at::NoGradGuard no_grad;
+  for (const NamedTensors& tensors : {model_->Parameters(), model_->Buffers()}) {
+    for (const NamedTensor& t : tensors) t.tensor.set_data(Placed(t.tensor, device_));
+  }
+  MakeArena();
+}
+
+std::unordered_set<std::string> Replica::TrunkNames() const {
+  const Graph& graph = model_->graph();
+  std::unordered_set<std::string> operations;
+  for (const int i : Needed(graph, {graph.features})) {
+    operations.insert(graph.operations[static_cast<size_t>(i)].name);
+  }
+  std::unordered_set<std::string> names;
+  for (const NamedTensor& parameter : model_->Parameters()) {
+    if (operations.contains(OperationOf(parameter.name))) names.insert(parameter.name);
+  }
+  return names;
+}
+
+void Replica::MakeArena() {
+  NamedTensors parameters, buffers;
+  std::unordered_set<std::string> frozen;
+  for (NamedTensor& parameter : model_->Parameters()) {
+    if (parameter.tensor.requires_grad()) {
+      parameters.push_back(std::move(parameter));
+    } else {
+      frozen.insert(OperationOf(parameter.name));
     }
   }
-  optimizer_ = std::make_unique<Optimizer>(config.optimizer, *arena_);
+  for (NamedTensor& buffer : model_->Buffers()) {
+    if (!frozen.contains(OperationOf(buffer.name))) buffers.push_back(std::move(buffer));
+  }
+  ArenaOptions options;
+  options.overlap = overlap_;
+  if (config_.optimizer.backbone_ratio != 1) options.trunk = TrunkNames();
+  // The old one goes last: the new one copies out of its memory.
+  const std::unique_ptr<GradientArena> old = std::move(arena_);
+  arena_ = std::make_unique<GradientArena>(
+      parameters, buffers, Agreement::VectorSize(communicator_.size()), communicator_, options);
+  optimizer_ = std::make_unique<Optimizer>(config_.optimizer, *arena_);
+  if (config_.training.ema_decay > 0) average_ = arena_->parameters().clone();
+}
+
+void Replica::Unfreeze() {
+  const at::NoGradGuard no_grad;
+  const NamedTensors before =
+      averages() ? arena_->Views(average_, "") : NamedTensors();  // Keeps the old memory.
+  model_->Freeze(0);
+  MakeArena();
+  if (!averages()) return;
+  for (const NamedTensor& now : arena_->Views(average_, "")) {
+    for (const NamedTensor& then : before) {
+      if (then.name == now.name) now.tensor.copy_(then.tensor);
+    }
+  }
+}
+
+void Replica::Average(const at::Tensor& weight) {
+  if (!averages()) return;
+  const at::NoGradGuard no_grad;
+  average_.lerp_(arena_->parameters(), weight);
+}
+
+void Replica::RestartAverage() {
+  if (averages()) average_.copy_(arena_->parameters());
 }
 
 NamedTensors Replica::Weights() const {
-  NamedTensors weights = model_->Parameters();
+  NamedTensors weights = averages() ? arena_->Views(average_, "") : NamedTensors();
+  for (NamedTensor& parameter : model_->Parameters()) {
+    if (!averages() || !parameter.tensor.requires_grad()) weights.push_back(std::move(parameter));
+  }
   for (NamedTensor& buffer : model_->Buffers()) weights.push_back(std::move(buffer));
   return weights;
 }
@@ -78,18 +150,35 @@ NamedTensors Replica::Weights() const {
 NamedTensors Replica::OptimizerState() const {
   NamedTensors state = optimizer_->State();
   for (NamedTensor& tensor : loss_scale_.State()) state.push_back(std::move(tensor));
+  if (!averages()) return state;
+  for (NamedTensor& view : arena_->Views(arena_->parameters(), "raw.")) {
+    state.push_back(std::move(view));
+  }
   return state;
 }
 
-void Replica::Broadcast(Communicator& communicator) {
+void Replica::Broadcast() {
   at::NoGradGuard no_grad;
   for (const NamedTensors& group : {Weights(), OptimizerState()}) {
     for (const NamedTensor& t : group) {
       const at::Tensor copy = t.tensor.detach().contiguous();
-      communicator.Broadcast(copy, 0);
+      communicator_.Broadcast(copy, 0);
       if (copy.data_ptr() != t.tensor.data_ptr()) t.tensor.copy_(copy);
     }
   }
+}
+
+AveragedWeights::AveragedWeights(Replica& replica) : replica_(replica) {
+  if (!replica.averages()) return;
+  const at::NoGradGuard no_grad;
+  trained_ = replica.arena().parameters().clone();
+  replica.arena().parameters().copy_(replica.average_);
+}
+
+AveragedWeights::~AveragedWeights() {
+  if (!trained_.defined()) return;
+  const at::NoGradGuard no_grad;
+  replica_.arena().parameters().copy_(trained_);
 }
 
 }  // namespace lockstep::trainer

@@ -41,14 +41,23 @@ EvaluationReport ToReport(const EvaluationResult& e) {
   report.step = e.step;
   report.epoch = e.epoch;
   report.loss = e.loss;
-  report.top1 = e.top1;
+  for (const auto& [name, value] : e.scores) report.scores.push_back({name, value});
   report.samples = e.samples;
   report.seconds = e.seconds;
   return report;
 }
 
 json ToJson(const EvaluationResult& e) {
-  return {{"step", e.step}, {"epoch", e.epoch}, {"loss", e.loss}, {"top1", e.top1}};
+  json value = {{"step", e.step}, {"epoch", e.epoch}, {"loss", e.loss}};
+  for (const auto& [name, score] : e.scores) value[name] = score;
+  return value;
+}
+
+// Errors have units, the other scores are ratios.
+std::string ScoreText(const std::string& name, double value) {
+  const bool ratio = name != "mae" && name != "mse" && name != "r2";
+  return ratio ? absl::StrFormat("%s %.2f %%", name, 100 * value)
+               : absl::StrFormat("%s %.4g", name, value);
 }
 
 std::string DurationText(double seconds) {
@@ -125,7 +134,7 @@ void Report::Row(const std::string& row) {
 
 void Report::Step(const StepSummary& summary, double learning_rate) {
   progress_.loss = summary.loss;
-  progress_.top1 = summary.samples > 0 ? summary.correct / summary.samples : 0;
+  progress_.score = {options_.score, summary.samples > 0 ? summary.score / summary.samples : 0};
   progress_.learning_rate = learning_rate;
   progress_.gradient_norm = summary.gradient_norm;
   if (summary.nonfinite) ++progress_.nonfinite_steps;
@@ -143,7 +152,7 @@ void Report::Step(const StepSummary& summary, double learning_rate) {
            {"step", done},
            {"epoch", EpochOf(done)},
            {"loss", summary.loss},
-           {"top1", progress_.top1},
+           {options_.score, progress_.score.value},
            {"lr", learning_rate},
            {"samples", static_cast<int64_t>(summary.samples)},
            {"seconds", ElapsedSeconds()}}
@@ -165,7 +174,7 @@ void Report::Epoch(int64_t step, int64_t epochs_done, const TrainingState& state
            {"step", step},
            {"epoch", static_cast<double>(epochs_done)},
            {"loss", state.epoch_loss_sum / samples},
-           {"top1", state.epoch_correct / samples},
+           {options_.score, state.epoch_score_sum / samples},
            {"samples", static_cast<int64_t>(state.epoch_samples)},
            {"seconds", ElapsedSeconds()}}
           .dump());
@@ -180,8 +189,12 @@ void Report::Evaluation(const EvaluationResult& result, const TrainingState& sta
   progress_.last_evaluation = ToReport(result);
   if (state.best_evaluation) progress_.best_evaluation = ToReport(*state.best_evaluation);
   if (link_ != nullptr) link_->Report(*progress_.last_evaluation);
-  Say(absl::StrFormat("evaluation  step %d  epoch %.1f  val_loss %.4f  val_top1 %.2f %%",
-                      result.step, result.epoch, result.loss, 100 * result.top1));
+  std::string line = absl::StrFormat("evaluation  step %d  epoch %.1f  val_loss %.4f", result.step,
+                                     result.epoch, result.loss);
+  for (const auto& [name, value] : result.scores) {
+    absl::StrAppend(&line, "  val_", ScoreText(name, value));
+  }
+  Say(line);
 }
 
 void Report::Checkpoint(const CheckpointReport& checkpoint) {
@@ -246,9 +259,10 @@ void Report::Progress(const TrainingState& state) {
       options_.total_steps > 0 ? absl::StrCat("/", options_.total_steps) : std::string();
   const std::string eta =
       progress.eta_seconds >= 0 ? "  eta " + DurationText(progress.eta_seconds) : std::string();
-  Say(absl::StrFormat("step %d%s  epoch %.2f  loss %.4f  top1 %.1f %%  lr %.3g  %.0f samples/s%s",
-                      progress.step, total, progress.epoch, progress.loss, 100 * progress.top1,
-                      progress.learning_rate, progress.samples_per_second, eta));
+  Say(absl::StrFormat("step %d%s  epoch %.2f  loss %.4f  %s  lr %.3g  %.0f samples/s%s",
+                      progress.step, total, progress.epoch, progress.loss,
+                      ScoreText(progress.score.name, progress.score.value), progress.learning_rate,
+                      progress.samples_per_second, eta));
 }
 
 int64_t Report::FlushMetrics() {
@@ -300,11 +314,19 @@ absl::Status Report::Result(const TrainingState& state, config::TrainerExit exit
                  {"attempt_seconds", progress.wall_seconds},
                  {"attempt_samples", progress.samples},
                  {"loss", progress.loss},
-                 {"top1", progress.top1},
                  {"phase_seconds", phases}};
+  if (!progress.score.name.empty()) result[progress.score.name] = progress.score.value;
+  if (!skipped_.empty()) result["skipped_samples"] = skipped_;
+  if (replaced_ > 0) result["replaced_samples"] = replaced_;
+  if (progress.feature_cache) {
+    result["feature_cache"] = {{"reused", progress.feature_cache->reused},
+                               {"computed_seconds", progress.feature_cache->computed_seconds},
+                               {"saved_seconds", progress.feature_cache->saved_seconds}};
+  }
   if (state.last_evaluation) result["last_evaluation"] = ToJson(*state.last_evaluation);
   if (state.best_evaluation) result["best_evaluation"] = ToJson(*state.best_evaluation);
-  return config::WriteFileDurably(directory_.result(), result.dump(2) + "\n");
+  return config::WriteFileDurably(
+      directory_.result(), result.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
 }
 
 void Report::Goodbye(const TrainingState& state, config::TrainerExit exit,

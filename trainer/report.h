@@ -8,6 +8,8 @@
 #include <deque>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "config/exit_code.h"
@@ -26,6 +28,7 @@ struct ReportOptions {
   double total_seconds = 0;  // Of a run whose length is a wall time.
   double steps_per_epoch = 1;
   int64_t log_every_steps = 10;
+  std::string score;     // Name of what the ranks sum up beside the loss.
   bool terminal = true;  // Print progress lines.
 };
 
@@ -51,6 +54,12 @@ class Report {
   void Epoch(int64_t step, int64_t epochs_done, const TrainingState& state);
   void Evaluation(const EvaluationResult& result, const TrainingState& state);
   void Checkpoint(const CheckpointReport& checkpoint);
+  /// What data.on_bad_sample: skip leaves out, for result.json.
+  void Skipped(std::vector<std::string> samples) { skipped_ = std::move(samples); }
+  /// How often another sample was read in place of one that went bad meanwhile; likewise.
+  void Replaced(int64_t samples) { replaced_ = samples; }
+  /// From now on with each report.
+  void FeatureCache(const FeatureCacheReport& cache) { progress_.feature_cache = cache; }
   void Held(bool held, int64_t step, const std::string& reason);
   void Say(const std::string& line);
 
@@ -91,6 +100,8 @@ class Report {
   };
   std::deque<Mark> recent_;  // The last ten seconds: throughput and ETA.
   double last_line_ = 0;
+  std::vector<std::string> skipped_;
+  int64_t replaced_ = 0;
 };
 
 }  // namespace lockstep::trainer

@@ -11,10 +11,6 @@ namespace lockstep::trainer {
 
 namespace {
 
-bool HigherIsBetter(const config::RunConfig& config) {
-  return config.checkpoint.best_metric != "val_loss";
-}
-
 // Rank 0's bytes on every rank.
 std::string BroadcastString(const std::string& text, Communicator& communicator) {
   const at::Tensor length = at::full({1}, static_cast<int64_t>(text.size()), at::kLong);
@@ -37,7 +33,7 @@ Saver::Saver(const config::RunConfig& config, const config::RunDirectory& direct
       trace_(trace),
       store_(directory.checkpoints(), attempt,
              Retention{config.checkpoint.keep_last, config.checkpoint.keep_best,
-                       HigherIsBetter(config)},
+                       BestMetricOf(config).higher_is_better},
              // Asked just before a checkpoint becomes visible: the rows it counts on must be
              // durable, and no newer attempt may have taken over.
              [this]() -> absl::Status {
@@ -55,40 +51,56 @@ Saver::Saver(const config::RunConfig& config, const config::RunDirectory& direct
 
 Saver::~Saver() = default;
 
-TrainingState Saver::Restore(Replica& replica, const TrainingState& fresh) {
-  // One text for all: "" = nothing to restore, "!" + why = give up, otherwise the state.
+std::optional<TrainingState> Saver::Restore(
+    Replica& replica, const TrainingState& fresh,
+    const std::function<void(const TrainingState& restored)>& prepare) {
+  // One text for all: "" = nothing to restore, "!" + why = give up, "?" + why = it does not fit the
+  // config, otherwise the state.
   std::string outcome;
+  absl::StatusOr<LoadedCheckpoint> loaded = absl::NotFoundError("");
   if (communicator_.rank() == 0) {
     std::vector<std::string> refused;
-    absl::StatusOr<LoadedCheckpoint> loaded = absl::NotFoundError("");
-    absl::Status opened = store_.Open();
+    const absl::Status opened = store_.Open();
     if (opened.ok()) loaded = store_.LoadNewestGood(refused);
     for (const std::string& line : refused) report_.Say("refused a checkpoint: " + line);
     if (!opened.ok()) {
       outcome = absl::StrCat("!", opened.message());
     } else if (loaded.ok()) {
-      absl::StatusOr<TrainingState> state = TrainingState::FromJson(loaded->state_json);
-      absl::Status fits = state.ok() ? state->CheckSameRun(fresh) : state.status();
-      if (fits.ok()) fits = lockstep::trainer::Restore(loaded->weights, replica.Weights());
-      if (fits.ok()) fits = lockstep::trainer::Restore(loaded->optimizer, replica.OptimizerState());
+      const absl::StatusOr<TrainingState> state = TrainingState::FromJson(loaded->state_json);
+      const absl::Status fits = state.ok() ? state->CheckSameRun(fresh) : state.status();
       outcome = fits.ok() ? loaded->state_json
                           : absl::StrCat("?", loaded->info.path.string(), ": ", fits.message());
-      if (fits.ok()) {
-        report_.Say(absl::StrCat("going on from ", loaded->info.path.string()));
-      }
     } else if (loaded.status().code() != absl::StatusCode::kNotFound) {
       outcome = absl::StrCat("!", loaded.status().message());
     }
   }
-  outcome = BroadcastString(outcome, communicator_);
-  if (!outcome.empty() && outcome[0] == '!') throw CheckpointFailed(outcome.substr(1));
-  if (!outcome.empty() && outcome[0] == '?') throw WrongConfig(outcome.substr(1));
-  replica.Broadcast(communicator_);
-  if (writer_ != nullptr) writer_->Prepare(replica.Weights(), replica.OptimizerState());
-  if (outcome.empty()) return fresh;
+  outcome = Share(outcome);
+  if (outcome.starts_with('!')) throw CheckpointFailed(outcome.substr(1));
+  if (outcome.starts_with('?')) throw WrongConfig(outcome.substr(1));
+  if (outcome.empty()) return std::nullopt;
+
   TrainingState state = TrainingState::FromJson(outcome).value();
+  prepare(state);
+  std::string problem;
+  if (communicator_.rank() == 0) {
+    absl::Status fits = lockstep::trainer::Restore(loaded->weights, replica.Weights());
+    if (fits.ok()) fits = lockstep::trainer::Restore(loaded->optimizer, replica.OptimizerState());
+    if (fits.ok()) {
+      report_.Say(absl::StrCat("going on from ", loaded->info.path.string()));
+    } else {
+      problem = absl::StrCat(loaded->info.path.string(), ": ", fits.message());
+    }
+  }
+  problem = Share(problem);
+  if (!problem.empty()) throw WrongConfig(problem);
+  replica.Broadcast();
   state.world_size = fresh.world_size;
+  state.card = fresh.card;
   return state;
+}
+
+void Saver::Prepare(const Replica& replica) {
+  if (writer_ != nullptr) writer_->Prepare(replica.Weights(), replica.OptimizerState());
 }
 
 void Saver::Begin(const Replica& replica, TrainingState state) {
@@ -97,7 +109,7 @@ void Saver::Begin(const Replica& replica, TrainingState state) {
   state.seconds = report_.ElapsedSeconds();
   std::optional<double> metric;
   if (state.last_evaluation && state.last_evaluation->step == state.step) {
-    metric = HigherIsBetter(config_) ? state.last_evaluation->top1 : state.last_evaluation->loss;
+    metric = state.last_evaluation->Score(BestMetricOf(config_).name);
   }
   stall_seconds_ = writer_->Save(state.step, replica.Weights(), replica.OptimizerState(),
                                  state.ToJson(), metric);

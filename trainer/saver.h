@@ -6,6 +6,7 @@
 // (trainer/checkpoint/snapshot.h).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -44,9 +45,16 @@ class Saver {
         Communicator& communicator, Report& report, Trace* trace = nullptr);
   ~Saver();  // Waits for the write under way.
 
-  /// Collective. Puts the newest good checkpoint into `replica` and returns its state; `fresh`
-  /// where there is none.
-  TrainingState Restore(Replica& replica, const TrainingState& fresh);
+  /// Collective. Puts the newest good checkpoint into `replica` and returns its state; nothing
+  /// where there is none. `prepare` is called on all ranks in between, so that the replica can be
+  /// brought to the shape that it had in that state. `fresh` is what the run is about to train.
+  std::optional<TrainingState> Restore(
+      Replica& replica, const TrainingState& fresh,
+      const std::function<void(const TrainingState& restored)>& prepare);
+
+  /// Before the first checkpoint, and when the replica's tensors are others than before: memory for
+  /// a snapshot of them, so that the first stall is no longer than a later one.
+  void Prepare(const Replica& replica);
 
   /// Rank 0 copies the tensors and begins to write; the others return at once. Settle() the one
   /// before first.

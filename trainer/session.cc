@@ -3,10 +3,14 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
+#include "config/load.h"
+#include "trainer/card.h"
 #include "trainer/step/replica_guard.h"
 
 namespace lockstep::trainer {
@@ -33,12 +37,20 @@ uint64_t Mix(uint64_t x) {
 Session::Session(const TrainSetup& setup)
     : setup_(setup),
       config_(setup.config),
+      best_metric_(BestMetricOf(setup.config)),
       clock_(setup.board, setup.communicator.rank(), setup.trace),
+      loss_(LossOptionsOf(setup.config, setup.train_data.targets(), setup.train_data.ClassCounts()),
+            setup.device.torch()),
+      plain_loss_({.kind = LossKindOf(setup.config),
+                   .huber_delta = setup.config.training.loss.huber_delta,
+                   .targets = setup.train_data.targets()},
+                  setup.device.torch()),
       agreement_(setup.communicator, setup.device),
       learning_rate_(
-          at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(setup.device.torch()))) {
+          at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(setup.device.torch()))),
+      average_weight_(at::zeros_like(learning_rate_)) {
   at::set_num_threads(config_.resources.threads_per_rank);
-  OpenData();
+  PlanLength();
   if (config_.model.sync_batch_norm &&
       config_.training.global_batch_size % setup_.communicator.size() != 0) {
     // Otherwise a rank could have one micro-batch more, and wait in its batch norms for ever.
@@ -48,8 +60,11 @@ Session::Session(const TrainSetup& setup)
                      config_.training.global_batch_size, ", which ", setup_.communicator.size(),
                      " ranks cannot share equally"));
   }
-  const InputShape input{train_data_->channels(), train_data_->height(), train_data_->width()};
-  replica_ = std::make_unique<Replica>(config_, input, setup_.device, setup_.communicator);
+  const Dataset& data = setup_.train_data;
+  const InputShape input{data.channels(), data.height(), data.width()};
+  const int frozen = FrozenOperations(BuildGraph(config_.model, input), config_.model.freeze);
+  frozen_ = frozen > 0;
+  replica_ = std::make_unique<Replica>(config_, input, frozen, setup_.device, setup_.communicator);
   control_ = std::make_unique<Control>(agreement_, setup_.link);
   ReportOptions reporting;
   reporting.world_size = setup_.communicator.size();
@@ -57,31 +72,31 @@ Session::Session(const TrainSetup& setup)
   reporting.total_seconds = config_.training.duration.count();
   reporting.steps_per_epoch = steps_per_epoch_;
   reporting.log_every_steps = config_.training.log_every_steps;
+  reporting.score = ScoreName(loss_.task());
   reporting.terminal = setup_.terminal && root();
   report_ = std::make_unique<Report>(setup_.directory, clock_, setup_.link, reporting);
   saver_ = std::make_unique<Saver>(config_, setup_.directory, setup_.attempt, setup_.communicator,
                                    *report_, setup_.trace);
-  if (root()) {
-    report_->Say("training on " + train_data_->Describe());
-    report_->Say("evaluating on " + eval_data_->Describe());
-  }
+  Say("training on " + setup_.train_data.Describe());
+  Say("evaluating on " + setup_.eval_data.Describe());
+  std::vector<std::string> skipped = setup_.train_data.Skipped();
+  for (std::string& sample : setup_.eval_data.Skipped()) skipped.push_back(std::move(sample));
+  if (!skipped.empty()) Say(ListProblems("left out, as data.on_bad_sample says:", skipped));
+  report_->Skipped(std::move(skipped));
   Restore();
+  if (frozen_) CacheFeatures();
+  OpenBatches();
+  clock_.Enter(Phase::kOther);
+  if (state_.evaluation_pending) Evaluate();
 }
 
 Session::~Session() = default;
 
-void Session::OpenData() {
-  train_data_ = OpenDataset(config_.data, Split::kTrain, config_.seed);
-  eval_data_ = OpenDataset(config_.data, Split::kEval, config_.seed);
-  normalization_ = NormalizationOf(config_.data, train_data_->channels());
-  const auto classes = static_cast<int>(train_data_->classes().size());
-  if (config_.model.num_classes < classes) {
-    throw WrongConfig(absl::StrCat("model.num_classes is ", config_.model.num_classes,
-                                   " but the data set has ", classes, " classes"));
-  }
-  steps_per_epoch_ = static_cast<double>(train_data_->size()) /
+void Session::PlanLength() {
+  steps_per_epoch_ = static_cast<double>(setup_.train_data.size()) /
                      static_cast<double>(config_.training.global_batch_size);
   total_steps_ = StepsOf(config_.training.duration, steps_per_epoch_);
+  unfreeze_step_ = StepsOf(config_.model.unfreeze_after, steps_per_epoch_);
   schedule_ = std::make_unique<Schedule>(config_.schedule, config_.optimizer.learning_rate,
                                          total_steps_, steps_per_epoch_);
 }
@@ -90,18 +105,42 @@ void Session::Restore() {
   TrainingState fresh;
   fresh.seed = config_.seed;
   fresh.global_batch = config_.training.global_batch_size;
-  fresh.dataset_size = train_data_->size();
+  fresh.dataset_size = setup_.train_data.size();
   fresh.model = config_.model.name;
   fresh.num_classes = config_.model.num_classes;
   fresh.world_size = setup_.communicator.size();
-  state_ = saver_->Restore(*replica_, fresh);
+  fresh.card = ModelCard{.run_yaml = config::ToYaml(config_),
+                         .loss = LossKindOf(config_),
+                         .preprocessing = setup_.train_data.preprocessing(),
+                         .classes = setup_.train_data.classes(),
+                         .targets = setup_.train_data.targets()}
+                   .ToJson();
+  const auto restored = saver_->Restore(*replica_, fresh, [this](const TrainingState& state) {
+    // At the very step it was saved before UnfreezeDue() was asked.
+    if (!frozen_ || unfreeze_step_ == 0 || state.step <= unfreeze_step_) return;
+    replica_->Unfreeze();
+    frozen_ = false;
+  });
+  state_ = restored.value_or(fresh);
+  if (!restored) LoadPretrained();
+  saver_->Prepare(*replica_);
   if (root()) {
     if (auto opened = report_->Open(state_); !opened.ok()) {
       throw CheckpointFailed(std::string(opened.message()));
     }
   }
   last_save_ = MonotonicSeconds();
+}
 
+const Dataset& Session::training_set() const {
+  return train_features_ ? *train_features_->dataset : setup_.train_data;
+}
+
+const Dataset& Session::evaluation_set() const {
+  return eval_features_ ? *eval_features_->dataset : setup_.eval_data;
+}
+
+void Session::OpenBatches() {
   BatchesOptions reading;
   reading.seed = config_.seed;
   reading.global_batch = config_.training.global_batch_size;
@@ -110,15 +149,13 @@ void Session::Restore() {
   reading.threads = config_.data.prefetch_threads;
   reading.depth = config_.data.prefetch_batches;
   reading.first_step = state_.step;
-  reading.augment = config_.data.augment;
-  reading.normalization = normalization_;
+  // What a cache holds is augmented already.
+  if (!train_features_) reading.augment = config_.data.augment;
   reading.device = setup_.device.torch();
   reading.resident = config_.data.resident;
   reading.free_device_bytes = setup_.device.FreeBytes();
-  batches_ = std::make_unique<Batches>(*train_data_, reading);
+  batches_ = std::make_unique<Batches>(training_set(), reading);
   if (batches_->resident()) Say("all training pictures are in the GPU's memory");
-  clock_.Enter(Phase::kOther);
-  if (state_.evaluation_pending) Evaluate();
 }
 
 // One line in each rank's own log: the step number is the same in all of them.
@@ -134,7 +171,8 @@ void Session::Say(const std::string& line) {
 }
 
 bool Session::AtEnd() const {
-  return requests_.time_up || (total_steps_ > 0 && state_.step >= total_steps_);
+  return requests_.time_up || !state_.ended_early.empty() ||
+         (total_steps_ > 0 && state_.step >= total_steps_);
 }
 
 bool Session::Continue() const {
@@ -163,8 +201,15 @@ void Session::Prepare(int64_t samples) {
   control_->CastVotes();
   if (setup_.board != nullptr) setup_.board->CountCollective(setup_.communicator.rank());
   agreement_.Prepare(samples, arrival_);
-  learning_rate_.fill_(schedule_->LearningRate(state_.step));
+  learning_rate_.fill_(LearningRateOf(state_.step));
+  // The average follows closely at first, or it would hold on to the first weights for long.
+  const auto made = static_cast<double>(state_.step);
+  average_weight_.fill_(1 - std::min(config_.training.ema_decay, (1 + made) / (10 + made)));
   SeedGenerators();
+}
+
+double Session::LearningRateOf(int64_t step) const {
+  return schedule_->LearningRate(step) * state_.plateau_factor;
 }
 
 void Session::SeedGenerators() {
@@ -173,8 +218,8 @@ void Session::SeedGenerators() {
   at::manual_seed(Mix(config_.seed ^ Mix(Mix(static_cast<uint64_t>(state_.step)) ^ rank)));
 }
 
-void Session::FillVector(const at::Tensor& loss_sum, const at::Tensor& correct) {
-  agreement_.Fill(replica_->arena().step_vector(), loss_sum, correct);
+void Session::FillVector(const at::Tensor& loss_sum, const at::Tensor& score_sum) {
+  agreement_.Fill(replica_->arena().step_vector(), loss_sum, score_sum);
 }
 
 void Session::BeginReduce() {
@@ -212,21 +257,26 @@ void Session::EndStep() {
   }
   report_->Timing(MonotonicSeconds() - step_began_, reduce_seconds_, arena.reduced_bytes(),
                   config_.training.global_batch_size);
+  if (train_features_) {
+    CountSavedTime(train_features_->rank_seconds *
+                   static_cast<double>(config_.training.global_batch_size) /
+                   static_cast<double>(training_set().size() * training_set().views()));
+  }
   report_->Progress(state_);
 }
 
 void Session::Learn(const StepSummary& step) {
   if (step.step < 0) return;
   requests_.Add(step);
-  if (root()) report_->Step(step, schedule_->LearningRate(step.step));
+  if (root()) report_->Step(step, LearningRateOf(step.step));
   CountNonFinite(step);
   const auto epochs_after = [&](int64_t steps) {
-    return steps * config_.training.global_batch_size / train_data_->size();
+    return steps * config_.training.global_batch_size / setup_.train_data.size();
   };
   const int64_t epochs = epochs_after(step.step + 1);
   if (epochs > epochs_after(step.step)) {
     if (root()) report_->Epoch(step.step + 1, epochs, state_);
-    state_.epoch_loss_sum = state_.epoch_correct = state_.epoch_samples = 0;
+    state_.epoch_loss_sum = state_.epoch_score_sum = state_.epoch_samples = 0;
   }
 }
 
@@ -234,7 +284,7 @@ void Session::CountNonFinite(const StepSummary& step) {
   if (!step.nonfinite) {
     state_.nonfinite_in_a_row = 0;
     state_.epoch_loss_sum += step.loss * step.samples;
-    state_.epoch_correct += step.correct;
+    state_.epoch_score_sum += step.score;
     state_.epoch_samples += step.samples;
     return;
   }

@@ -7,12 +7,15 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "trainer/batches/batches.h"
 #include "trainer/control.h"
-#include "trainer/data/batches.h"
 #include "trainer/data/dataset.h"
+#include "trainer/features/feature_cache.h"
+#include "trainer/objective/loss.h"
 #include "trainer/phase_clock.h"
 #include "trainer/replica.h"
 #include "trainer/report.h"
@@ -25,7 +28,8 @@ namespace lockstep::trainer {
 
 class Session {
  public:
-  /// Opens the data, builds the replica, restores the newest good checkpoint. Collective.
+  /// Builds the replica, restores the newest good checkpoint or loads pretrained weights, caches
+  /// the frozen trunk's features. Collective.
   explicit Session(const TrainSetup& setup);
   ~Session();
 
@@ -44,13 +48,17 @@ class Session {
   void BeginStep();
   Batch NextBatch();              // On the device; on a GPU in the same memory in each step.
   void Prepare(int64_t samples);  // Votes, learning rate, seeds of dropout.
+  const Loss& loss() const { return loss_; }
   const at::Tensor& learning_rate() const { return learning_rate_; }
-  void FillVector(const at::Tensor& loss_sum, const at::Tensor& correct);
+  const at::Tensor& average_weight() const { return average_weight_; }  // For Replica::Average().
+  void FillVector(const at::Tensor& loss_sum, const at::Tensor& score_sum);
   void BeginReduce();
   void EndReduce();
   void EndStep();
 
   // Between steps; collective.
+  bool UnfreezeDue() const;
+  void Unfreeze();  // From here on the trunk trains, on pictures. The arena is another one.
   void Say(const std::string& line);  // Rank 0, on the terminal.
   bool EvaluationDue() const;
   void Evaluate();
@@ -66,8 +74,17 @@ class Session {
   bool root() const { return setup_.communicator.rank() == 0; }
   bool Crossed(const config::Duration& every) const;
   bool AtEnd() const;
-  void OpenData();
+  void PlanLength();
   void Restore();
+  void LoadPretrained();
+  void CacheFeatures();
+  std::optional<CachedFeatures> FeaturesOf(const Dataset& pictures, int64_t views);
+  void CountSavedTime(double rank_seconds);
+  void OpenBatches();
+  const Dataset& training_set() const;
+  const Dataset& evaluation_set() const;
+  double LearningRateOf(int64_t step) const;
+  void Judge(const EvaluationResult& result);
   void Learn(const StepSummary& step);
   void SeedGenerators();
   void CountNonFinite(const StepSummary& summary);
@@ -78,27 +95,34 @@ class Session {
   void Tell(const std::string& what) const;
   void SaveOrHold();
   void WaitHeld(const std::string& reason);
+  void CountReplaced();
   void AnswerOpenOrders(const std::string& error);
 
   const TrainSetup& setup_;
   const config::RunConfig& config_;
+  const BestMetric best_metric_;
   PhaseClock clock_;
-  std::unique_ptr<Dataset> train_data_;
-  std::unique_ptr<Dataset> eval_data_;
-  Normalization normalization_;
   double steps_per_epoch_ = 1;
   int64_t total_steps_ = 0;
+  int64_t unfreeze_step_ = 0;  // 0 = never.
+  bool frozen_ = false;        // Some of the model does not train now.
+  Loss loss_;                  // What the steps make small.
+  Loss plain_loss_;            // What evaluation tells: without smoothing and weights.
   std::unique_ptr<Schedule> schedule_;
   Agreement agreement_;
   std::unique_ptr<Replica> replica_;
   std::unique_ptr<Control> control_;
   std::unique_ptr<Report> report_;
   std::unique_ptr<Saver> saver_;
+  std::optional<CachedFeatures> train_features_;  // In place of the pictures.
+  std::optional<CachedFeatures> eval_features_;
   std::unique_ptr<Batches> batches_;
 
   TrainingState state_;
   Requests requests_;
   at::Tensor learning_rate_;
+  at::Tensor average_weight_;
+  FeatureCacheReport feature_report_;
   std::string stop_reason_ = "stopped by order";
   std::vector<std::string>
       checkpoint_orders_;  // Rank 0: to be answered when the checkpoint begun last is durable.

@@ -1,6 +1,9 @@
 // What a Session does between steps: evaluating, saving, holding still, ending.
+#include <ATen/ops/full.h>
+
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -18,10 +21,6 @@ namespace {
 constexpr auto kHoldPoll = std::chrono::milliseconds(20);
 constexpr double kDiskRetrySeconds = 15;
 
-bool Better(const config::RunConfig& config, const EvaluationResult& a, const EvaluationResult& b) {
-  return config.checkpoint.best_metric == "val_loss" ? a.loss < b.loss : a.top1 > b.top1;
-}
-
 }  // namespace
 
 bool Session::Crossed(const Duration& every) const {
@@ -37,7 +36,7 @@ bool Session::Crossed(const Duration& every) const {
 }
 
 bool Session::EvaluationDue() const {
-  return eval_data_->size() > 0 && (AtEnd() || Crossed(config_.training.eval_every));
+  return setup_.eval_data.size() > 0 && (AtEnd() || Crossed(config_.training.eval_every));
 }
 
 void Session::Evaluate() {
@@ -50,20 +49,49 @@ void Session::Evaluate() {
   options.precision = config_.training.precision;
   options.prefetch_threads = config_.data.prefetch_threads;
   options.prefetch_batches = config_.data.prefetch_batches;
-  options.normalization = normalization_;
-  auto result = lockstep::trainer::Evaluate(replica_->model(), *eval_data_, setup_.communicator,
-                                            *control_, options, requests_);
-  if (!result) return;
-  state_.evaluation_pending = false;
-  result->step = state_.step;
-  result->epoch = static_cast<double>(state_.step) / steps_per_epoch_;
-  result->seconds = MonotonicSeconds() - began;
-  state_.last_evaluation = result;
-  if (!state_.best_evaluation || Better(config_, *result, *state_.best_evaluation)) {
-    state_.best_evaluation = result;
+  std::optional<MeasureResult> measured;
+  {
+    const AveragedWeights averaged(*replica_);
+    measured = lockstep::trainer::Evaluate(replica_->model(), evaluation_set(), plain_loss_,
+                                           setup_.communicator, *control_, options, requests_);
   }
-  if (root()) report_->Evaluation(*result, state_);
+  if (!measured) return;
+  state_.evaluation_pending = false;
+  const EvaluationResult result{.step = state_.step,
+                                .epoch = static_cast<double>(state_.step) / steps_per_epoch_,
+                                .loss = measured->loss,
+                                .scores = measured->scores,
+                                .samples = measured->samples,
+                                .seconds = MonotonicSeconds() - began};
+  Judge(result);
+  if (eval_features_) CountSavedTime(eval_features_->rank_seconds);
+  if (root()) report_->Evaluation(result, state_);
   reduce_ended_ = MonotonicSeconds();
+}
+
+// Is it the best one, is the learning rate to be lowered, is it time to end? All ranks come to the
+// same answers, because the sums behind `result` are the same on all.
+void Session::Judge(const EvaluationResult& result) {
+  const config::EarlyStoppingConfig& early = config_.training.early_stopping;
+  const auto& best = state_.best_evaluation;
+  const bool better = !best || best_metric_.Better(result, *best, early.min_delta);
+  state_.evaluations_without_better = better ? 0 : state_.evaluations_without_better + 1;
+  state_.evaluations_on_plateau = better ? 0 : state_.evaluations_on_plateau + 1;
+  state_.last_evaluation = result;
+  if (!best || best_metric_.Better(result, *best)) state_.best_evaluation = result;
+
+  const bool plateau = config_.schedule.kind == config::ScheduleKind::kPlateau;
+  if (plateau && state_.evaluations_on_plateau >= config_.schedule.patience) {
+    state_.evaluations_on_plateau = 0;
+    state_.plateau_factor *= config_.schedule.gamma;
+    Say(absl::StrCat("plateau: the learning rate is now ", LearningRateOf(state_.step)));
+  }
+  if (early.patience > 0 && state_.evaluations_without_better >= early.patience) {
+    state_.ended_early = absl::StrCat("ended early: no better val_", best_metric_.name, " in ",
+                                      early.patience, " evaluations; the best was ",
+                                      state_.best_evaluation->Score(best_metric_.name), " at step ",
+                                      state_.best_evaluation->step);
+  }
 }
 
 bool Session::CheckpointDue() const {
@@ -176,17 +204,32 @@ void Session::Hold() {
   if (state_.evaluation_pending) Evaluate();
 }
 
+// Samples that went bad while the run read them, over all ranks. Collective.
+void Session::CountReplaced() {
+  const at::Tensor replaced =
+      at::full({1}, setup_.train_data.replaced() + setup_.eval_data.replaced(), at::kLong);
+  setup_.communicator.AllReduce(replaced);
+  setup_.communicator.Wait();
+  const int64_t count = replaced.const_data_ptr<int64_t>()[0];
+  if (count == 0) return;
+  Say(absl::StrCat("read another sample ", count,
+                   " times, in place of ones that went bad meanwhile"));
+  report_->Replaced(count);
+}
+
 Outcome Session::Finish() {
   Outcome outcome;
   SaveOrHold();
   if (AtEnd() && !state_.evaluation_pending) {
-    outcome = {TrainerExit::kCompleted, "trained for its whole duration"};
+    outcome = {TrainerExit::kCompleted,
+               state_.ended_early.empty() ? "trained for its whole duration" : state_.ended_early};
   } else if (requests_.stop) {
     outcome = {TrainerExit::kStopped, stop_reason_};
   } else {
     outcome = {TrainerExit::kPaused, "paused by order"};
   }
   AnswerOpenOrders("");
+  CountReplaced();
   Tell("leaves");
   clock_.Enter(Phase::kOther);
   if (root()) {

@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
-#include "trainer/data/batches.h"
-#include "trainer/objective.h"
+#include "trainer/batches/batches.h"
+#include "trainer/objective/loss.h"
 #include "trainer/session.h"
 #include "trainer/step/precision.h"
 #include "trainer/step/step_runner.h"
@@ -21,15 +21,15 @@ namespace {
 struct LocalSums {
   explicit LocalSums(at::Device device)
       : loss(at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device))),
-        correct(at::zeros_like(loss)) {}
+        score(at::zeros_like(loss)) {}
 
   void Add(const Objective& objective) {
     loss += objective.loss_sum.detach();
-    correct += objective.correct;
+    score += objective.score_sum;
   }
 
   at::Tensor loss;
-  at::Tensor correct;
+  at::Tensor score;
 };
 
 }  // namespace
@@ -39,14 +39,14 @@ Outcome Train(const TrainSetup& setup) {
   const at::Device device = setup.device.torch();
   Session run(setup);
   PhaseClock& clock = run.clock();
-  GradientArena& arena = run.replica().arena();
-  Model& model = run.replica().model();
-  LossScale& loss_scale = run.replica().loss_scale();
+  Replica& replica = run.replica();
+  LossScale& loss_scale = replica.loss_scale();
   const auto global_batch = static_cast<double>(training.global_batch_size);
   Batch batch;
 
   const auto step = [&] {
-    const int64_t samples = batch.labels.numel();
+    const int64_t samples = batch.targets.size();
+    GradientArena& arena = replica.arena();
     arena.ZeroGradients();
     LocalSums sums(device);
     for (int64_t begin = 0; begin < samples; begin += training.micro_batch_size) {
@@ -57,9 +57,8 @@ Outcome Train(const TrainSetup& setup) {
       Objective objective;
       {
         const PrecisionScope precision(training.precision, device.type());
-        const at::Tensor logits = model.Forward(batch.images.narrow(0, begin, size));
-        objective =
-            ObjectiveOf(logits, batch.labels.narrow(0, begin, size), training.label_smoothing);
+        const ModelOutput output = replica.model().Forward(batch.images.narrow(0, begin, size));
+        objective = run.loss()(output, batch.targets.Narrow(begin, size));
       }
 
       clock.Enter(Phase::kBackward);
@@ -69,23 +68,28 @@ Outcome Train(const TrainSetup& setup) {
       sums.Add(objective);
     }
 
-    run.FillVector(sums.loss, sums.correct);
+    run.FillVector(sums.loss, sums.score);
     run.BeginReduce();
     arena.Reduce(static_cast<double>(samples) / global_batch, loss_scale.Inverse());
     run.EndReduce();
 
     clock.Enter(Phase::kOptimizer);
     if (training.gradient_clip_norm > 0) arena.ClipNorm(training.gradient_clip_norm);
-    run.replica().optimizer().Step(run.learning_rate(), arena.found_nonfinite());
+    replica.optimizer().Step(run.learning_rate(), arena.found_nonfinite());
+    replica.Average(run.average_weight());
     loss_scale.Update(arena.found_nonfinite());
   };
   StepRunner runner(setup.device, training.cuda_graph,
                     [&](const std::string& how) { run.Say(how); });
 
   while (run.Continue()) {
+    if (run.UnfreezeDue()) {
+      runner.Restart();
+      run.Unfreeze();
+    }
     run.BeginStep();
     batch = run.NextBatch();
-    run.Prepare(batch.labels.numel());
+    run.Prepare(batch.targets.size());
     runner.Run(step);
     // From here on every rank knows the same: votes, loss and progress of the step before this one.
     run.EndStep();

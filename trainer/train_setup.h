@@ -10,6 +10,7 @@
 #include "config/run_config.h"
 #include "config/run_directory.h"
 #include "trainer/comm/communicator.h"
+#include "trainer/data/dataset.h"
 #include "trainer/device/device.h"
 #include "trainer/link/coordinator_link.h"
 #include "trainer/trace.h"
@@ -18,6 +19,8 @@ namespace lockstep::trainer {
 
 struct TrainSetup {
   const config::RunConfig& config;  // Resolved.
+  const Dataset& train_data;
+  const Dataset& eval_data;
   const config::RunDirectory& directory;
   int attempt = 1;
   Device& device;
@@ -27,6 +30,7 @@ struct TrainSetup {
   Trace* trace = nullptr;  // Of a run that is profiled.
   bool terminal = true;    // Progress lines on stdout (rank 0).
   bool own_log = false;    // Every rank has a log of its own, so every rank may say what it does.
+  bool one_host = true;    // All ranks share its file system.
   bool enforce_max_time = false;  // Stop at cost.max_time; with a coordinator that is its business.
 };
 

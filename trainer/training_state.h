@@ -7,8 +7,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "config/run_config.h"
 
 namespace lockstep::trainer {
 
@@ -16,10 +19,23 @@ struct EvaluationResult {
   int64_t step = 0;
   double epoch = 0;
   double loss = 0;
-  double top1 = 0;  // Ratio.
+  std::vector<std::pair<std::string, double>> scores;  // As MeasureResult's; ratios, not percent.
   int64_t samples = 0;
   double seconds = 0;
+
+  /// "loss" or a score; NaN when there is none of that name.
+  double Score(const std::string& name) const;
 };
+
+// What checkpoint.best_metric means.
+struct BestMetric {
+  std::string name;  // "loss" or a score: "top1".
+  bool higher_is_better = true;
+
+  /// By more than `by`. Whatever is not a number is worse than anything.
+  bool Better(const EvaluationResult& a, const EvaluationResult& b, double by = 0) const;
+};
+BestMetric BestMetricOf(const config::RunConfig& config);
 
 struct TrainingState {
   int64_t step = 0;    // Steps done; also the position in the data: step * global_batch samples.
@@ -28,12 +44,16 @@ struct TrainingState {
   bool evaluation_pending = false;  // The evaluation that is due at this step has not been made.
 
   double epoch_loss_sum = 0;  // Of the steps since the last epoch row.
-  double epoch_correct = 0;
+  double epoch_score_sum = 0;
   double epoch_samples = 0;
   int nonfinite_in_a_row = 0;
 
   std::optional<EvaluationResult> last_evaluation;
   std::optional<EvaluationResult> best_evaluation;
+  int evaluations_without_better = 0;  // In a row: for early stopping.
+  int evaluations_on_plateau = 0;      // Likewise, since the learning rate was last lowered.
+  double plateau_factor = 1;           // What the schedule's learning rate is multiplied by.
+  std::string ended_early;             // Why; empty = not.
 
   // What the position and the tensors mean; a resume with other values is refused.
   uint64_t seed = 0;
@@ -42,6 +62,7 @@ struct TrainingState {
   std::string model;
   int num_classes = 0;
   int world_size = 0;  // Of the attempt that wrote it. Another one may go on.
+  std::string card;    // A ModelCard as JSON, for whoever uses the weights.
 
   std::string ToJson() const;
   static absl::StatusOr<TrainingState> FromJson(const std::string& text);

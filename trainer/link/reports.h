@@ -24,11 +24,22 @@ struct StragglerReport {
   int64_t slowest_steps = 0;
 };
 
+struct ScoreReport {
+  std::string name;
+  double value = 0;
+};
+
+struct FeatureCacheReport {
+  bool reused = false;
+  double computed_seconds = 0;
+  double saved_seconds = 0;
+};
+
 struct EvaluationReport {
   int64_t step = 0;
   double epoch = 0;
   double loss = 0;
-  double top1 = 0;  // Ratio 0-1.
+  std::vector<ScoreReport> scores;
   int64_t samples = 0;
   double seconds = 0;
 };
@@ -51,7 +62,7 @@ struct ProgressReport {
   int64_t samples = 0;
   int64_t steps = 0;
   double loss = 0;
-  double top1 = 0;
+  ScoreReport score;
   double learning_rate = 0;
   double gradient_norm = 0;
   std::array<double, config::kPhaseCount> phase_seconds{};
@@ -67,6 +78,7 @@ struct ProgressReport {
   int64_t first_step = 0;
   double wall_seconds = 0;
   bool held = false;
+  std::optional<FeatureCacheReport> feature_cache;
 };
 
 struct Order {

@@ -8,6 +8,11 @@ void Fill(const HistogramReport& from, v1::Histogram* to) {
   to->set_sum(from.sum);
 }
 
+void Fill(const ScoreReport& from, v1::Score* to) {
+  to->set_name(from.name);
+  to->set_value(from.value);
+}
+
 }  // namespace
 
 v1::Evaluation ToWire(const EvaluationReport& evaluation) {
@@ -15,7 +20,7 @@ v1::Evaluation ToWire(const EvaluationReport& evaluation) {
   message.set_step(evaluation.step);
   message.set_epoch(evaluation.epoch);
   message.set_loss(evaluation.loss);
-  message.set_top1(evaluation.top1);
+  for (const ScoreReport& score : evaluation.scores) Fill(score, message.add_scores());
   message.set_samples(evaluation.samples);
   message.set_seconds(evaluation.seconds);
   return message;
@@ -41,7 +46,7 @@ v1::Progress ToWire(const ProgressReport& progress) {
   message.set_samples(progress.samples);
   message.set_steps(progress.steps);
   message.set_loss(progress.loss);
-  message.set_top1(progress.top1);
+  if (!progress.score.name.empty()) Fill(progress.score, message.mutable_score());
   message.set_learning_rate(progress.learning_rate);
   message.set_gradient_norm(progress.gradient_norm);
   message.mutable_phase_seconds()->Add(progress.phase_seconds.begin(),
@@ -67,6 +72,12 @@ v1::Progress ToWire(const ProgressReport& progress) {
   message.set_first_step(progress.first_step);
   message.set_wall_seconds(progress.wall_seconds);
   message.set_held(progress.held);
+  if (progress.feature_cache) {
+    v1::FeatureCache* cache = message.mutable_feature_cache();
+    cache->set_reused(progress.feature_cache->reused);
+    cache->set_computed_seconds(progress.feature_cache->computed_seconds);
+    cache->set_saved_seconds(progress.feature_cache->saved_seconds);
+  }
   return message;
 }
 

@@ -112,7 +112,7 @@ TEST_F(CoordinatorLinkTest, EveryFieldOfProgressArrives) {
   progress.phase_seconds[3] = 2.5;
   progress.step_duration = {{1, 2, 3}, 0.75};
   progress.ranks = {{0, 0.5, 7}, {1, 0.25, 9}};
-  progress.best_evaluation = EvaluationReport{100, 2.0, 0.3, 0.9, 1000, 1.5};
+  progress.best_evaluation = EvaluationReport{100, 2.0, 0.3, {{"top1", 0.9}}, 1000, 1.5};
   progress.eta_seconds = 60;
   progress.held = true;
   link.Report(progress);
@@ -125,7 +125,7 @@ TEST_F(CoordinatorLinkTest, EveryFieldOfProgressArrives) {
   EXPECT_EQ(message->progress().step_duration().counts(2), 3U);
   EXPECT_EQ(message->progress().ranks(1).slowest_steps(), 9);
   EXPECT_FALSE(message->progress().has_last_evaluation());
-  EXPECT_EQ(message->progress().best_evaluation().top1(), 0.9);
+  EXPECT_EQ(message->progress().best_evaluation().scores(0).value(), 0.9);
   EXPECT_TRUE(message->progress().held());
 }
 
