@@ -60,7 +60,8 @@ v1::Checkpoint ToProto(const CheckpointOnDisk& checkpoint) {
 ControlServiceImpl::ControlServiceImpl(Supervisor& supervisor, ControlServiceOptions options)
     : supervisor_(supervisor),
       options_(std::move(options)),
-      verifications_(kVerifyThreads, kMaxVerifications) {}
+      verifications_(kVerifyThreads, kMaxVerifications),
+      models_(options_.models) {}
 
 ControlServiceImpl::~ControlServiceImpl() = default;
 
@@ -76,8 +77,9 @@ ControlServiceImpl::Unary* ControlServiceImpl::SubmitRun(Context* context,
   if (absl::Status status = CheckRequestId(request->request_id()); !status.ok()) {
     return Ended(context, ToGrpc(status));
   }
-  Submission submission = ParseSubmission(
-      *request, {options_.slots, supervisor_.free_slots(), options_.cores, options_.allowed_roots});
+  Submission submission =
+      ParseSubmission(*request, {options_.slots, supervisor_.free_slots(), options_.cores,
+                                 options_.allowed_roots, options_.weights});
   if (!submission.violations.empty()) return Ended(context, BadRequest(submission.violations));
   if (!submission.refused.ok()) return Ended(context, ToGrpc(submission.refused));
   submission.spec.submitted_by = UserOf(*context);
@@ -259,6 +261,57 @@ ControlServiceImpl::Unary* ControlServiceImpl::VerifyCheckpoint(
   };
   if (!verifications_.Post(std::move(work))) {
     reactor->Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "too many verifications wait already"});
+  }
+  return reactor;
+}
+
+// The folder that the request's model is to be found in.
+absl::StatusOr<std::string> ControlServiceImpl::ModelOf(const v1::PredictRequest& request) const {
+  if (request.run().empty() == request.checkpoint().empty()) {
+    return absl::InvalidArgumentError("run: exactly one of `run` and `checkpoint` is expected");
+  }
+  if (request.picture().empty()) return absl::InvalidArgumentError("picture: is empty");
+  if (request.picture().size() > static_cast<size_t>(kMaxPictureBytes)) {
+    return absl::InvalidArgumentError(absl::StrCat("picture: has ", request.picture().size() >> 20,
+                                                   " MiB; at most ", kMaxPictureBytes >> 20));
+  }
+  if (request.top_k() < 0) return absl::InvalidArgumentError("top_k: must not be negative");
+  if (!request.run().empty()) {
+    const auto run = supervisor_.Find(request.run());
+    if (!run.ok()) return run.status();
+    return (*run)->run_dir();
+  }
+  if (!std::filesystem::path(request.checkpoint()).is_absolute()) {
+    return absl::InvalidArgumentError("checkpoint: must be an absolute path");
+  }
+  if (absl::Status allowed =
+          CheckUnderRoots("checkpoint", request.checkpoint(), options_.allowed_roots);
+      !allowed.ok()) {
+    return allowed;
+  }
+  return request.checkpoint();
+}
+
+ControlServiceImpl::Unary* ControlServiceImpl::Predict(Context* context,
+                                                       const v1::PredictRequest* request,
+                                                       v1::PredictResponse* response) {
+  const auto model = ModelOf(*request);
+  if (!model.ok()) return Ended(context, ToGrpc(model.status()));
+  Unary* reactor = context->DefaultReactor();
+  ModelServer::Question question;
+  question.checkpoint = *model;
+  question.request = request;
+  question.response = response;
+  if (const auto deadline = context->deadline();
+      deadline != std::chrono::system_clock::time_point::max()) {
+    question.deadline = ModelServer::Clock::now() +
+                        std::min<std::chrono::system_clock::duration>(
+                            deadline - std::chrono::system_clock::now(), std::chrono::hours(24));
+  }
+  question.cancelled = [context] { return context->IsCancelled(); };
+  question.done = [reactor](const absl::Status& status) { reactor->Finish(ToGrpc(status)); };
+  if (absl::Status asked = models_.Ask(std::move(question)); !asked.ok()) {
+    reactor->Finish(ToGrpc(asked));
   }
   return reactor;
 }

@@ -2,13 +2,15 @@
 //
 // gRPC's callback API: an order that waits, a watch or a followed log holds memory, not a thread.
 // Only reading checkpoints to verify them has threads of its own (two, with a bounded queue:
-// RESOURCE_EXHAUSTED beyond it).
+// RESOURCE_EXHAUSTED beyond it), and so has asking models (launch/model_server.h).
 #pragma once
 
 #include <chrono>
 #include <functional>
 #include <string>
 
+#include "config/coordinator_config.h"
+#include "launch/model_server.h"
 #include "launch/supervisor.h"
 #include "launch/work_queue.h"
 #include "lockstep/v1/control.grpc.pb.h"
@@ -22,8 +24,10 @@ struct ControlServiceOptions {
   std::string tcp_address;
   std::function<std::string()> metrics_address;  // Asked at each GetStatus: known late.
   std::vector<std::string> allowed_roots;
+  std::vector<config::NamedWeights> weights;  // What model.pretrained may name.
   int slots = 1;
   int cores = 1;
+  ModelServerOptions models;
   /// Names the user behind a gRPC peer; may be empty.
   std::function<std::string(const std::string& peer)> user_of;
   /// Asks the daemon to end; returns at once.
@@ -36,8 +40,11 @@ class ControlServiceImpl final : public v1::ControlService::CallbackService {
   /// Cancels what is being verified.
   ~ControlServiceImpl() override;
 
-  /// Verifications that run or wait end with CANCELLED.
-  void StopVerifying() { verifications_.Stop(); }
+  /// Verifications that run or wait end with CANCELLED, predictions with UNAVAILABLE.
+  void StopWork() {
+    verifications_.Stop();
+    models_.Stop();
+  }
 
   using Context = grpc::CallbackServerContext;
   using Unary = grpc::ServerUnaryReactor;
@@ -59,11 +66,13 @@ class ControlServiceImpl final : public v1::ControlService::CallbackService {
                          v1::ListCheckpointsResponse*) override;
   Unary* VerifyCheckpoint(Context*, const v1::VerifyCheckpointRequest*,
                           v1::VerifyCheckpointResponse*) override;
+  Unary* Predict(Context*, const v1::PredictRequest*, v1::PredictResponse*) override;
   Unary* GetStatus(Context*, const v1::GetStatusRequest*, v1::GetStatusResponse*) override;
   Unary* Shutdown(Context*, const v1::ShutdownRequest*, v1::ShutdownResponse*) override;
 
  private:
   std::string UserOf(const Context& context) const;
+  absl::StatusOr<std::string> ModelOf(const v1::PredictRequest& request) const;
   template <typename Request>
   Unary* Order(Context* context, const Request& request, const char* method, OrderKind kind,
                std::function<void(const Answer&)> fill);
@@ -72,6 +81,7 @@ class ControlServiceImpl final : public v1::ControlService::CallbackService {
   const ControlServiceOptions options_;
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   WorkQueue verifications_;
+  ModelServer models_;
 };
 
 }  // namespace lockstep::launch

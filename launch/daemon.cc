@@ -14,6 +14,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "launch/child_environment.h"
 #include "launch/control_service.h"
 #include "launch/host_gpus.h"
 #include "launch/mpirun.h"
@@ -23,6 +24,8 @@
 #include "launch/state_lock.h"
 #include "metrics/exposer.h"
 
+extern char** environ;
+
 namespace lockstep::launch {
 namespace {
 
@@ -30,8 +33,8 @@ namespace fs = std::filesystem;
 using config::ExitCode;
 
 constexpr auto kShutdownGrace = std::chrono::milliseconds(800);
-// Larger than any config that the loader takes.
-constexpr int kMaxMessageBytes = 8 << 20;
+// A picture to predict, and what is around it.
+constexpr int kMaxMessageBytes = static_cast<int>(kMaxPictureBytes) + (1 << 20);
 
 int Cores() {
   cpu_set_t cpus;
@@ -118,7 +121,7 @@ Daemon::~Daemon() = default;
 Daemon::Parts::~Parts() {
   exposer.reset();  // It asks the supervisor.
   if (listener) listener->StopAccepting();
-  if (control) control->StopVerifying();
+  if (control) control->StopWork();
   if (supervisor) supervisor->Shutdown();  // Answers everyone who waits.
   if (server) {
     server->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
@@ -213,9 +216,13 @@ absl::Status Daemon::Parts::StartServer(const DaemonOptions& options) {
   service.tcp_address = config.tcp_address;
   service.metrics_address = [this] { return metrics_address; };
   service.allowed_roots = config.allowed_roots;
+  service.weights = config.weights;
   service.cores = Cores();
   service.slots = slots;
   service.user_of = UserOfPeer;
+  service.models.process.trainer = FindTrainer(config.trainer);
+  service.models.process.environment = ChildEnvironment(environ);
+  service.models.process.log = fs::path(config.state_dir) / "predict.log";
   service.shut_down = options.shut_down;
   control = std::make_unique<ControlServiceImpl>(*supervisor, std::move(service));
   ranks = std::make_unique<RankServiceImpl>(*supervisor, UserOfPeer);

@@ -20,6 +20,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "config/run_directory.h"
+#include "launch/child_environment.h"
 #include "launch/gang_files.h"
 #include "launch/gang_temp.h"
 #include "launch/hang.h"
@@ -38,24 +39,6 @@ constexpr size_t kMaxRunIdBytes = 63;
 constexpr size_t kMaxPathBytes = 2048;
 constexpr int64_t kMaxTrainerLogBytes = 4 << 20;  // mpirun itself prints little.
 constexpr int kGdbSeconds = 5;
-
-// Variables an attempt's processes may see. Not OMPI_* and PMIX_*: they can make mpirun run
-// commands. Not LD_PRELOAD. LD_LIBRARY_PATH stays: an MPI outside the system's folders needs it, as
-// a packaged trainer needs to know its LibTorch.
-constexpr std::array<absl::string_view, 13> kPassedOn = {"PATH",
-                                                         "HOME",
-                                                         "USER",
-                                                         "LOGNAME",
-                                                         "SHELL",
-                                                         "LANG",
-                                                         "LANGUAGE",
-                                                         "TZ",
-                                                         "LD_LIBRARY_PATH",
-                                                         "LOCKSTEP_LIBTORCH",
-                                                         "LOCKSTEP_NCCL",
-                                                         "CUDA_VISIBLE_DEVICES",
-                                                         "CUDA_DEVICE_ORDER"};
-constexpr std::array<absl::string_view, 3> kPassedOnPrefixes = {"LC_", "OMP_", "NCCL_"};
 
 absl::Status SystemError(int error, absl::string_view doing) {
   return absl::ErrnoToStatus(error, absl::StrCat(doing, ": ", std::strerror(error)));
@@ -257,16 +240,7 @@ std::vector<std::string> MpirunLauncher::Arguments(const LaunchSpec& spec) const
 
 std::vector<std::string> MpirunLauncher::Environment(char** environment, const LaunchSpec& spec,
                                                      const std::string& tmp_dir) {
-  std::vector<std::string> passed;
-  for (char** entry = environment; entry != nullptr && *entry != nullptr; ++entry) {
-    const absl::string_view assignment = *entry;
-    const absl::string_view name = assignment.substr(0, assignment.find('='));
-    const bool allowed =
-        std::find(kPassedOn.begin(), kPassedOn.end(), name) != kPassedOn.end() ||
-        std::any_of(kPassedOnPrefixes.begin(), kPassedOnPrefixes.end(),
-                    [&](absl::string_view prefix) { return absl::StartsWith(name, prefix); });
-    if (allowed) passed.emplace_back(assignment);
-  }
+  std::vector<std::string> passed = ChildEnvironment(environment);
   if (!spec.gpus.empty()) {
     std::erase_if(passed, [](const std::string& assignment) {
       return absl::StartsWith(assignment, "CUDA_VISIBLE_DEVICES=");

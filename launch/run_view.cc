@@ -34,6 +34,11 @@ metrics::Histogram ToMetrics(const std::vector<uint64_t>& counts, double sum) {
   return result;
 }
 
+// An accuracy, and not an error in some unit.
+bool IsRatio(const v1::Score& score) {
+  return score.name() == "top1" || score.name() == "label_accuracy";
+}
+
 void FillProgress(const v1::Progress& progress, const SampleContext& context,
                   metrics::RunSample& sample) {
   sample.epoch = progress.epoch();
@@ -46,13 +51,15 @@ void FillProgress(const v1::Progress& progress, const SampleContext& context,
   }
   sample.last_step_timestamp_seconds = context.last_step_unix;
   sample.train_loss = progress.loss();
-  sample.train_accuracy_ratio = progress.top1();
+  sample.has_accuracy = !progress.has_score() || IsRatio(progress.score());
+  sample.train_accuracy_ratio = progress.score().value();
   sample.learning_rate = progress.learning_rate();
   sample.gradient_norm = progress.gradient_norm();
   if (progress.has_last_evaluation()) {
     sample.has_eval = true;
     sample.eval_loss = progress.last_evaluation().loss();
-    sample.eval_accuracy_ratio = progress.last_evaluation().top1();
+    const auto& scores = progress.last_evaluation().scores();
+    if (!scores.empty()) sample.eval_accuracy_ratio = scores[0].value();
   }
 }
 
@@ -167,6 +174,10 @@ v1::Run ToProto(const Run& run, const v1::Progress& progress, const ViewContext&
   if (run.ended_unix > 0) SetTime(run.ended_unix, *proto.mutable_ended());
   *proto.mutable_progress() = progress;
   proto.mutable_progress()->set_held(run.held);
+  if (progress.has_feature_cache()) {
+    v1::FeatureCache* cache = proto.mutable_progress()->mutable_feature_cache();
+    cache->set_saved_cost(context.cost_per_rank_second * cache->saved_seconds());
+  }
   if (run.last_checkpoint.ok) *proto.mutable_last_checkpoint() = ToProto(run.last_checkpoint);
   proto.set_cost(context.cost);
   proto.set_currency(context.currency);

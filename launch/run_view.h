@@ -24,6 +24,7 @@ struct ViewContext {
   double cost = 0;
   std::string currency;
   int queue_position = 0;  // 1 = next; 0 = not queued.
+  double cost_per_rank_second = 0;
 };
 /// Everything but config_yaml.
 v1::Run ToProto(const Run& run, const v1::Progress& progress, const ViewContext& context);

@@ -25,6 +25,12 @@ const char* DatasetName(config::DatasetKind kind) {
       return "cifar100";
     case config::DatasetKind::kImageFolder:
       return "image_folder";
+    case config::DatasetKind::kCsvRegression:
+      return "csv_regression";
+    case config::DatasetKind::kCsvMultilabel:
+      return "csv_multilabel";
+    case config::DatasetKind::kTarShards:
+      return "tar_shards";
   }
   return "unknown";
 }
@@ -50,16 +56,16 @@ RunSpec SpecOf(const config::RunConfig& config, std::string yaml) {
   return spec;
 }
 
-// Makes data.path absolute and sees that it is there.
-void ResolveDataPath(const std::string& working_directory, config::RunConfig& config,
-                     std::vector<FieldViolation>& violations) {
-  if (config.data.path.empty()) return;
-  fs::path path = config.data.path;
+// Makes the path of `key` absolute and, where it must exist, sees that it is there.
+void ResolvePath(const std::string& working_directory, const char* key, bool must_exist,
+                 std::string& value, std::vector<FieldViolation>& violations) {
+  if (value.empty()) return;
+  fs::path path = value;
   if (path.is_relative()) {
     if (!fs::path(working_directory).is_absolute()) {
       violations.push_back(
           {"working_directory",
-           absl::StrCat("working_directory: data.path '", config.data.path, "' is relative and '",
+           absl::StrCat("working_directory: ", key, " '", value, "' is relative and '",
                         working_directory, "' is no absolute folder to take it from")});
       return;
     }
@@ -67,16 +73,45 @@ void ResolveDataPath(const std::string& working_directory, config::RunConfig& co
   }
   path = path.lexically_normal();
   std::error_code error;
-  if (!fs::exists(path, error)) {
-    violations.push_back({"data.path", absl::StrCat("data.path: '", path.string(), "': ",
-                                                    error ? error.message() : "does not exist")});
+  if (must_exist && !fs::exists(path, error)) {
+    violations.push_back({key, absl::StrCat(key, ": '", path.string(),
+                                            "': ", error ? error.message() : "does not exist")});
   }
-  config.data.path = path.string();
+  value = path.string();
+}
+
+// A name from the daemon's table becomes its file, and true is returned; anything with a slash, or
+// that is a file in the working directory, is a path.
+bool ResolvePretrained(const std::string& working_directory,
+                       const std::vector<config::NamedWeights>& weights, config::RunConfig& config,
+                       std::vector<FieldViolation>& violations) {
+  std::string& pretrained = config.model.pretrained;
+  std::vector<std::string> known;
+  for (const config::NamedWeights& named : weights) {
+    known.push_back(named.name);
+    if (named.name != pretrained) continue;
+    pretrained = named.file;
+    return true;
+  }
+  std::error_code error;
+  const bool is_name = pretrained.find('/') == std::string::npos && !pretrained.empty();
+  if (is_name && !fs::exists(fs::path(working_directory) / pretrained, error)) {
+    violations.push_back(
+        {"model.pretrained",
+         absl::StrCat(
+             "model.pretrained: '", pretrained, "' is neither a file nor a name that ",
+             "the daemon knows; its config names ",
+             known.empty() ? "none (weights: in lockstepd.yaml)" : absl::StrJoin(known, ", "))});
+    return false;
+  }
+  ResolvePath(working_directory, "model.pretrained", /*must_exist=*/true, pretrained, violations);
+  return false;
 }
 
 }  // namespace
 
-absl::Status CheckUnderRoots(const std::string& path, const std::vector<std::string>& roots) {
+absl::Status CheckUnderRoots(const char* key, const std::string& path,
+                             const std::vector<std::string>& roots) {
   if (roots.empty()) return absl::OkStatus();
   std::error_code error;
   const fs::path resolved = fs::weakly_canonical(path, error);
@@ -89,7 +124,7 @@ absl::Status CheckUnderRoots(const std::string& path, const std::vector<std::str
       if (base_end == base.end()) return absl::OkStatus();
     }
   }
-  return absl::PermissionDeniedError(absl::StrCat("data.path: '", path,
+  return absl::PermissionDeniedError(absl::StrCat(key, ": '", path,
                                                   "' is outside of the daemon's allowed_roots (",
                                                   absl::StrJoin(roots, ", "), ")"));
 }
@@ -114,7 +149,12 @@ Submission ParseSubmission(const v1::SubmitRunRequest& request, const Submission
   if (!submission.violations.empty()) return submission;
 
   config::RunConfig config = std::move(loaded.config);
-  ResolveDataPath(request.working_directory(), config, submission.violations);
+  ResolvePath(request.working_directory(), "data.path", /*must_exist=*/true, config.data.path,
+              submission.violations);
+  ResolvePath(request.working_directory(), "data.cache_folder", /*must_exist=*/false,
+              config.data.cache_folder, submission.violations);
+  const bool by_name = ResolvePretrained(request.working_directory(), context.weights, config,
+                                         submission.violations);
   if (!submission.violations.empty()) return submission;
   if (config.resources.ranks == 0) {
     config.resources.ranks = context.free_slots > 0 ? context.free_slots : context.slots;
@@ -125,8 +165,13 @@ Submission ParseSubmission(const v1::SubmitRunRequest& request, const Submission
                      " slots, the daemon has ", context.slots));
     return submission;
   }
-  if (!config.data.path.empty()) {
-    submission.refused = CheckUnderRoots(config.data.path, context.allowed_roots);
+  for (const auto& [key, path] :
+       {std::pair<const char*, std::string>("data.path", config.data.path),
+        {"data.cache_folder", config.data.cache_folder},
+        // What the daemon's own table names needs no leave.
+        {"model.pretrained", by_name ? "" : config.model.pretrained}}) {
+    if (path.empty()) continue;
+    submission.refused = CheckUnderRoots(key, path, context.allowed_roots);
     if (!submission.refused.ok()) return submission;
   }
   const int ranks = config.resources.ranks;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "config/coordinator_config.h"
 #include "launch/rpc_status.h"
 #include "launch/run_record.h"
 #include "lockstep/v1/control.pb.h"
@@ -17,7 +18,8 @@ struct SubmissionContext {
   int slots = 1;
   int free_slots = 1;  // What `resources.ranks: auto` takes; all slots when none is free.
   int cores = 1;
-  std::vector<std::string> allowed_roots;  // Empty = any.
+  std::vector<std::string> allowed_roots;       // Empty = any.
+  std::vector<config::NamedWeights> weights{};  // What model.pretrained may name.
 };
 
 struct Submission {
@@ -34,6 +36,7 @@ Submission ParseSubmission(const v1::SubmitRunRequest& request, const Submission
 RunSpec ExternalSpec(const v1::Hello& hello);
 
 /// PERMISSION_DENIED unless `path`, its symbolic links resolved, lies under one of the roots.
-absl::Status CheckUnderRoots(const std::string& path, const std::vector<std::string>& roots);
+absl::Status CheckUnderRoots(const char* key, const std::string& path,
+                             const std::vector<std::string>& roots);
 
 }  // namespace lockstep::launch

@@ -10,6 +10,7 @@
 #include "launch/process.h"
 #include "launch/run_view.h"
 #include "launch/supervisor.h"
+#include "metrics/pricing.h"
 
 namespace lockstep::launch {
 namespace {
@@ -239,9 +240,13 @@ v1::Run Supervisor::ViewOf(const Run& run, int queue_position, Now now) const {
   const auto detail = details_.find(run.spec.id);
   static const v1::Progress kNone;
   const v1::Progress& progress = detail == details_.end() ? kNone : detail->second.progress;
+  const config::PriceConfig& price = options_.coordinator.price;
   return launch::ToProto(
       run, progress,
-      {coordinator_.Cost(run, now), options_.coordinator.price.currency, queue_position});
+      {.cost = coordinator_.Cost(run, now),
+       .currency = price.currency,
+       .queue_position = queue_position,
+       .cost_per_rank_second = metrics::Cost(price, /*slots=*/1, /*seconds=*/1)});
 }
 
 void Supervisor::Publish() {

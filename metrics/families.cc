@@ -204,17 +204,21 @@ void AddRanks(Builder& out, const Snapshot& snapshot) {
 }
 
 void AddLearning(Builder& out, const Snapshot& snapshot) {
-  auto per_split = [&](auto train, auto validation) {
+  auto per_split = [&](auto known, auto train, auto validation) {
     for (const RunSample& run : snapshot.runs) {
+      if (!known(run)) continue;
       if (run.steps > 0) out.Add({{"run", run.run}, {"split", "train"}}, train(run));
       if (run.has_eval) out.Add({{"run", run.run}, {"split", "val"}}, validation(run));
     }
   };
   out.Gauge("run_loss", "Newest loss, by split: train (last step) or val (last evaluation).");
-  per_split([](const RunSample& run) { return run.train_loss; },
+  per_split([](const RunSample&) { return true; },
+            [](const RunSample& run) { return run.train_loss; },
             [](const RunSample& run) { return run.eval_loss; });
-  out.Gauge("run_accuracy_ratio", "Newest top-1 accuracy, 0 to 1, by split: train or val.");
-  per_split([](const RunSample& run) { return run.train_accuracy_ratio; },
+  out.Gauge("run_accuracy_ratio",
+            "Newest top-1 or label accuracy, 0 to 1, by split: train or val.");
+  per_split([](const RunSample& run) { return run.has_accuracy; },
+            [](const RunSample& run) { return run.train_accuracy_ratio; },
             [](const RunSample& run) { return run.eval_accuracy_ratio; });
   auto stepped = [](const RunSample& run) { return run.steps > 0; };
   out.Gauge("run_learning_rate", "Learning rate of the newest step.");

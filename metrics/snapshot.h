@@ -43,6 +43,7 @@ struct RunSample {
   Histogram allreduce_duration;
   int64_t allreduce_bytes = 0;
   std::vector<RankSample> ranks;
+  bool has_accuracy = true;  // False where what is learnt are numbers.
   double train_loss = 0, train_accuracy_ratio = 0;
   bool has_eval = false;
   double eval_loss = 0, eval_accuracy_ratio = 0;

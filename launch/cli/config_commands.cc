@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "config/coordinator_config.h"
 #include "config/load.h"
+#include "launch/cli/programs.h"
 #include "launch/cli/run_file.h"
 #include "launch/cli/run_json.h"
 #include "launch/cli/verbs.h"
@@ -25,6 +26,7 @@ struct ConfigOptions {
   bool daemon = false;
   bool keep_auto = false;
   bool markdown = false;
+  bool model = false;
 };
 
 struct Checked {
@@ -95,7 +97,21 @@ int CheckVerb(Context& context, const ConfigOptions& options) {
   return Code(code);
 }
 
+// The model's layers: only lockstep-trainer knows them.
+int ShowModel(Context& context, const ConfigOptions& options) {
+  const auto trainer = FindProgram("lockstep-trainer");
+  if (!trainer.ok()) return Fail(context, "config show --model", trainer.status());
+  std::vector<std::string> arguments = {trainer->string(), "describe"};
+  for (const std::string& one : options.overrides) {
+    arguments.insert(arguments.end(), {"--set", one});
+  }
+  if (context.json()) arguments.insert(arguments.end(), {"--output", "json"});
+  arguments.insert(arguments.end(), {"--", options.files.front()});
+  return Fail(context, "config show --model", BecomeProgram(arguments));
+}
+
 int ShowVerb(Context& context, const ConfigOptions& options) {
+  if (options.model) return ShowModel(context, options);
   auto checked = Load(options.files.front(), options);
   if (!checked.ok()) return Fail(context, "config show", checked.status());
   if (!checked->problems.empty()) {
@@ -159,6 +175,10 @@ void AddConfigCommands(CLI::App& app, Context& context) {
   AddSet(verb, show);
   verb->add_flag("--keep-auto", show->keep_auto,
                  "Leave `auto` open instead of closing it for this host");
+  verb->add_flag("--model", show->model,
+                 "The model in place of the keys: layers, shapes, parameters, FLOPs")
+      ->excludes("--daemon")
+      ->excludes("--keep-auto");
   OnVerb(verb, context, [&context, show] { return ShowVerb(context, *show); });
 
   auto schema = std::make_shared<ConfigOptions>();

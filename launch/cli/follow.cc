@@ -292,18 +292,21 @@ std::string Summary(const v1::Run& run, bool color) {
   if (!run.reason().empty()) absl::StrAppend(&text, ": ", Printable(run.reason()));
   text += "\n";
   if (progress.has_last_evaluation()) {
-    absl::StrAppend(&text, "  accuracy    ", FormatRatio(progress.last_evaluation().top1()),
-                    " of the held-out pictures");
+    absl::StrAppend(&text, "  held-out    ", DescribeScore(FirstScore(progress.last_evaluation())));
     if (progress.has_best_evaluation() &&
         progress.best_evaluation().step() != progress.last_evaluation().step()) {
-      absl::StrAppend(&text, " (best ", FormatRatio(progress.best_evaluation().top1()), " at step ",
-                      FormatCount(progress.best_evaluation().step()), ")");
+      absl::StrAppend(&text, " (best ", ScoreValue(FirstScore(progress.best_evaluation())),
+                      " at step ", FormatCount(progress.best_evaluation().step()), ")");
     }
     text += "\n";
   }
   if (progress.samples() > 0 && progress.wall_seconds() > 0) {
     const double rate = static_cast<double>(progress.samples()) / progress.wall_seconds();
     absl::StrAppend(&text, "  throughput  ", FormatRate(rate), " samples/s\n");
+  }
+  if (progress.has_feature_cache()) {
+    absl::StrAppend(&text, "  features    ",
+                    DescribeFeatureCache(progress.feature_cache(), run.currency()), "\n");
   }
   absl::StrAppend(&text, "  cost        ", FormatCost(run.cost(), run.currency()), "\n");
   if (run.has_last_checkpoint() && run.last_checkpoint().ok()) {

@@ -48,7 +48,7 @@ std::string RunsTable(const std::vector<v1::Run>& runs, bool color) {
                {"STEP", Align::kRight},
                {"EPOCH", Align::kRight},
                {"LOSS", Align::kRight},
-               {"TOP1", Align::kRight},
+               {"SCORE", Align::kRight},
                {"HELD-OUT", Align::kRight},
                {"SAMPLES/S", Align::kRight},
                {"ETA", Align::kRight},
@@ -61,15 +61,14 @@ std::string RunsTable(const std::vector<v1::Run>& runs, bool color) {
     std::string steps = FormatCount(progress.step());
     if (progress.total_steps() > 0)
       absl::StrAppend(&steps, "/", FormatCount(progress.total_steps()));
-    table.Add(
-        {run.run_id(), Clip(Printable(run.name()), 28), ColoredState(run.state(), color), steps,
-         started ? FormatEpoch(progress.epoch()) : "-",
-         started ? FormatNumber(progress.loss()) : "-",
-         started ? FormatRatio(progress.top1()) : "-",
-         progress.has_last_evaluation() ? FormatRatio(progress.last_evaluation().top1()) : "-",
-         moving ? FormatRate(progress.samples_per_second()) : "-",
-         moving ? FormatSeconds(progress.eta_seconds()) : "-",
-         FormatCost(run.cost(), run.currency()), Age(run)});
+    table.Add({run.run_id(), Clip(Printable(run.name()), 28), ColoredState(run.state(), color),
+               steps, started ? FormatEpoch(progress.epoch()) : "-",
+               started ? FormatNumber(progress.loss()) : "-",
+               started ? ScoreValue(progress.score()) : "-",
+               ScoreValue(FirstScore(progress.last_evaluation())),
+               moving ? FormatRate(progress.samples_per_second()) : "-",
+               moving ? FormatSeconds(progress.eta_seconds()) : "-",
+               FormatCost(run.cost(), run.currency()), Age(run)});
   }
   return table.Render();
 }
@@ -140,7 +139,9 @@ void AddProgressFields(const v1::Run& run,
   fields.emplace_back("step", steps);
   fields.emplace_back("epoch", FormatEpoch(progress.epoch()));
   fields.emplace_back("loss", FormatNumber(progress.loss()));
-  fields.emplace_back("top1", FormatRatio(progress.top1()));
+  if (progress.has_score()) {
+    fields.emplace_back(progress.score().name(), ScoreValue(progress.score()));
+  }
   fields.emplace_back("learning rate", FormatNumber(progress.learning_rate()));
   fields.emplace_back("gradient norm", FormatNumber(progress.gradient_norm()));
   fields.emplace_back("samples/s", FormatRate(progress.samples_per_second()));
@@ -153,6 +154,10 @@ void AddProgressFields(const v1::Run& run,
   }
   if (progress.has_best_evaluation()) {
     fields.emplace_back("best", DescribeEvaluation(progress.best_evaluation()));
+  }
+  if (progress.has_feature_cache()) {
+    fields.emplace_back("feature cache",
+                        DescribeFeatureCache(progress.feature_cache(), run.currency()));
   }
   std::vector<std::string> phases;
   double total = 0;

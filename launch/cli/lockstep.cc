@@ -169,6 +169,8 @@ void SetUp(CLI::App& app, Context& context) {
   AddOrderCommands(app, context);
   AddWatchCommands(app, context);
   AddCheckpointCommands(app, context);
+  AddModelCommands(app, context);
+  AddCompare(app, context);
   AddConfigCommands(app, context);
   AddDaemonCommands(app, context);
   AddDoctor(app, context);

@@ -147,4 +147,16 @@ absl::StatusOr<int> StartDetached(const std::vector<std::string>& arguments,
   return pid;
 }
 
+absl::Status BecomeProgram(const std::vector<std::string>& arguments) {
+  std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  // What this program has open (a connection to the coordinator) and ignores is not the other's.
+  for (int fd = 3; fd < 256; ++fd) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  signal(SIGPIPE, SIG_DFL);
+  execv(argv[0], argv.data());
+  return absl::InternalError(absl::StrCat("cannot start ", arguments[0], ": ", strerror(errno)));
+}
+
 }  // namespace lockstep::cli

@@ -28,4 +28,8 @@ absl::StatusOr<ProgramOutput> RunProgram(const std::vector<std::string>& argumen
 absl::StatusOr<int> StartDetached(const std::vector<std::string>& arguments,
                                   const std::filesystem::path& log);
 
+/// Becomes that program: its output, its signals and its exit code are this one's. Returns only
+/// when that fails.
+absl::Status BecomeProgram(const std::vector<std::string>& arguments);
+
 }  // namespace lockstep::cli

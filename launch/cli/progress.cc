@@ -140,7 +140,7 @@ std::string ProgressLine(const v1::Run& run, const BarStyle& style, double idle_
     parts.push_back({35, absl::StrCat("epoch ", FormatEpoch(progress.epoch()))});
     if (HasMeasured(progress)) {
       parts.push_back({55, absl::StrCat("loss ", FormatNumber(progress.loss()))});
-      parts.push_back({50, absl::StrCat("top1 ", FormatRatio(progress.top1()))});
+      if (progress.has_score()) parts.push_back({50, DescribeScore(progress.score())});
     }
     if (moving && HasMeasured(progress)) {
       parts.push_back({45, absl::StrCat(FormatRate(progress.samples_per_second()), "/s")});
@@ -184,8 +184,9 @@ std::string PlainProgress(const v1::Run& run) {
     absl::StrAppend(&text, " (", FormatRatio(ratio), ")");
   }
   absl::StrAppend(&text, "  epoch ", FormatEpoch(progress.epoch()), "  loss ",
-                  FormatNumber(progress.loss()), "  top1 ", FormatRatio(progress.top1()), "  ",
-                  FormatRate(progress.samples_per_second()), " samples/s");
+                  FormatNumber(progress.loss()));
+  if (progress.has_score()) absl::StrAppend(&text, "  ", DescribeScore(progress.score()));
+  absl::StrAppend(&text, "  ", FormatRate(progress.samples_per_second()), " samples/s");
   if (progress.eta_seconds() >= 0) {
     absl::StrAppend(&text, "  ETA ", FormatSeconds(progress.eta_seconds()));
   }
@@ -193,10 +194,42 @@ std::string PlainProgress(const v1::Run& run) {
   return text;
 }
 
+std::string ScoreValue(const v1::Score& score) {
+  static constexpr absl::string_view kRatios[] = {"top1", "top5", "label_accuracy", "exact_match",
+                                                  "macro_f1"};
+  if (score.name().empty()) return "-";
+  const bool ratio =
+      std::find(std::begin(kRatios), std::end(kRatios), score.name()) != std::end(kRatios);
+  return ratio ? FormatRatio(score.value()) : FormatNumber(score.value());
+}
+
+std::string DescribeScore(const v1::Score& score) {
+  return score.name().empty() ? "" : absl::StrCat(score.name(), " ", ScoreValue(score));
+}
+
+v1::Score FirstScore(const v1::Evaluation& evaluation) {
+  return evaluation.scores().empty() ? v1::Score() : evaluation.scores(0);
+}
+
+std::string DescribeFeatureCache(const v1::FeatureCache& cache, const std::string& currency) {
+  std::string text =
+      cache.reused()
+          ? "reused"
+          : absl::StrCat("computed in ", FormatSeconds(cache.computed_seconds()), " of rank time");
+  // Until the first epochs have made up for computing them.
+  if (cache.saved_seconds() <= 0) return text;
+  absl::StrAppend(&text, ", ", FormatSeconds(cache.saved_seconds()), " of rank time (",
+                  FormatCost(cache.saved_cost(), currency), ") saved so far");
+  return text;
+}
+
 std::string DescribeEvaluation(const v1::Evaluation& evaluation) {
-  std::string text = absl::StrCat(
-      "held-out top1 ", FormatRatio(evaluation.top1()), ", loss ", FormatNumber(evaluation.loss()),
-      " at step ", FormatCount(evaluation.step()), " (epoch ", FormatEpoch(evaluation.epoch()));
+  std::string text = "held-out ";
+  for (const v1::Score& score : evaluation.scores()) {
+    absl::StrAppend(&text, DescribeScore(score), ", ");
+  }
+  absl::StrAppend(&text, "loss ", FormatNumber(evaluation.loss()), " at step ",
+                  FormatCount(evaluation.step()), " (epoch ", FormatEpoch(evaluation.epoch()));
   if (evaluation.samples() > 0) {
     absl::StrAppend(&text, "; ", FormatCount(evaluation.samples()), " samples in ",
                     FormatSeconds(evaluation.seconds()));

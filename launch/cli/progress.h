@@ -41,6 +41,14 @@ std::string ProgressLine(const v1::Run& run, const BarStyle& style, double idle_
 /// The same facts without a bar, for logs and pipes: "step 120/400 (30.0%) epoch 1.2 loss 0.41 …".
 std::string PlainProgress(const v1::Run& run);
 
+/// "top1 93.1%", "mae 0.42"; "" when there is none.
+std::string DescribeScore(const v1::Score& score);
+/// The value alone: "93.1%", "0.42"; "-" when there is none.
+std::string ScoreValue(const v1::Score& score);
+/// The score that a model is judged by; one without a name when there is none.
+v1::Score FirstScore(const v1::Evaluation& evaluation);
+/// "reused, 3m12s of rank time (0.0027 EUR) saved so far"
+std::string DescribeFeatureCache(const v1::FeatureCache& cache, const std::string& currency);
 /// "held-out top1 93.1%, loss 0.212 at step 400 (epoch 3.0; 2,000 samples in 1.2s)"
 std::string DescribeEvaluation(const v1::Evaluation& evaluation);
 /// "checkpoint of step 400: 1.2 MiB in 0.1s" or why there is none.

@@ -17,7 +17,7 @@ Json ProgressJson(const v1::Progress& progress) {
   json["total_steps"] = progress.total_steps() > 0 ? Json(progress.total_steps()) : Json(nullptr);
   json["epoch"] = progress.epoch();
   json["loss"] = progress.loss();
-  json["top1"] = progress.top1();
+  if (progress.has_score()) json[progress.score().name()] = progress.score().value();
   json["learning_rate"] = progress.learning_rate();
   json["gradient_norm"] = progress.gradient_norm();
   json["samples_per_second"] = progress.samples_per_second();
@@ -32,15 +32,26 @@ Json ProgressJson(const v1::Progress& progress) {
       progress.has_last_evaluation() ? ToJson(progress.last_evaluation()) : Json(nullptr);
   json["best_evaluation"] =
       progress.has_best_evaluation() ? ToJson(progress.best_evaluation()) : Json(nullptr);
+  if (progress.has_feature_cache()) {
+    const v1::FeatureCache& cache = progress.feature_cache();
+    json["feature_cache"] = {{"reused", cache.reused()},
+                             {"computed_seconds", cache.computed_seconds()},
+                             {"saved_seconds", cache.saved_seconds()},
+                             {"saved_cost", cache.saved_cost()}};
+  }
   return json;
 }
 
 }  // namespace
 
 Json ToJson(const v1::Evaluation& evaluation) {
-  return Json{{"step", evaluation.step()},       {"epoch", evaluation.epoch()},
-              {"loss", evaluation.loss()},       {"top1", evaluation.top1()},
-              {"samples", evaluation.samples()}, {"seconds", evaluation.seconds()}};
+  Json json{{"step", evaluation.step()},
+            {"epoch", evaluation.epoch()},
+            {"loss", evaluation.loss()},
+            {"samples", evaluation.samples()},
+            {"seconds", evaluation.seconds()}};
+  for (const v1::Score& score : evaluation.scores()) json[score.name()] = score.value();
+  return json;
 }
 
 Json ToJson(const v1::CheckpointEvent& checkpoint) {

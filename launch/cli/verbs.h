@@ -21,6 +21,8 @@ void AddOrderCommands(CLI::App& app, Context& context);
 void AddListCommands(CLI::App& app, Context& context);
 void AddWatchCommands(CLI::App& app, Context& context);
 void AddCheckpointCommands(CLI::App& app, Context& context);
+void AddModelCommands(CLI::App& app, Context& context);
+void AddCompare(CLI::App& app, Context& context);
 void AddConfigCommands(CLI::App& app, Context& context);
 void AddDaemonCommands(CLI::App& app, Context& context);
 void AddDoctor(CLI::App& app, Context& context);

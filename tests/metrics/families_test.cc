@@ -201,6 +201,14 @@ TEST(Families, WhatNobodyMeasuredIsLeftOut) {
   EXPECT_EQ(LabelOf(loss->metric[0], "split"), "train");
 }
 
+TEST(Families, ARunThatLearnsNumbersHasALossAndNoAccuracy) {
+  Snapshot snapshot = SampleSnapshot(2, 1, 1.7e9, 10);
+  for (RunSample& run : snapshot.runs) run.has_accuracy = false;
+  const auto families = Families(snapshot);
+  EXPECT_EQ(Find(families, "lockstep_run_accuracy_ratio"), nullptr);
+  EXPECT_NE(Find(families, "lockstep_run_loss"), nullptr);
+}
+
 TEST(Pricing, IsRankHours) {
   config::PriceConfig price;
   price.per_rank_hour = 0.5;

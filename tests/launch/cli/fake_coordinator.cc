@@ -274,6 +274,28 @@ Status FakeCoordinator::VerifyCheckpoint(ServerContext* call,
   return Status::OK;
 }
 
+// A picture that begins with "text" is none.
+Status FakeCoordinator::Predict(ServerContext* call, const v1::PredictRequest* request,
+                                v1::PredictResponse* response) {
+  if (Status status = Enter("Predict", "", call); !status.ok()) return status;
+  const std::lock_guard lock(mutex_);
+  last_predict_ = *request;
+  if (request->picture().rfind("text", 0) == 0) {
+    return {grpc::StatusCode::INVALID_ARGUMENT, request->picture_name() + ": is no picture"};
+  }
+  response->set_checkpoint("/runs/a/checkpoints/step-000000012");
+  response->set_step(12);
+  auto* label = response->mutable_prediction()->add_labels();
+  label->set_name("cat");
+  label->set_probability(0.931);
+  return Status::OK;
+}
+
+v1::PredictRequest FakeCoordinator::last_predict() {
+  const std::lock_guard lock(mutex_);
+  return last_predict_;
+}
+
 Status FakeCoordinator::GetStatus(ServerContext* call, const v1::GetStatusRequest*,
                                   v1::GetStatusResponse* response) {
   if (Status status = Enter("GetStatus", "", call); !status.ok()) return status;
@@ -320,7 +342,8 @@ v1::Run ExampleRun(const std::string& id, v1::RunState state) {
   progress->set_total_steps(400);
   progress->set_epoch(1.2);
   progress->set_loss(0.4123);
-  progress->set_top1(0.871);
+  progress->mutable_score()->set_name("top1");
+  progress->mutable_score()->set_value(0.871);
   progress->set_learning_rate(0.05);
   progress->set_samples(15360);
   progress->set_steps(120);
@@ -328,7 +351,9 @@ v1::Run ExampleRun(const std::string& id, v1::RunState state) {
   progress->set_samples_per_second(1536.4);
   progress->set_eta_seconds(95);
   progress->mutable_last_evaluation()->set_step(100);
-  progress->mutable_last_evaluation()->set_top1(0.931);
+  v1::Score* score = progress->mutable_last_evaluation()->add_scores();
+  score->set_name("top1");
+  score->set_value(0.931);
   progress->mutable_last_evaluation()->set_loss(0.212);
   progress->mutable_last_evaluation()->set_epoch(1);
   run.mutable_last_checkpoint()->set_step(100);

@@ -39,6 +39,7 @@ class FakeCoordinator : public v1::ControlService::Service {
   bool AwaitCalls(const std::string& method, size_t count);
   std::vector<std::string> RequestIds(const std::string& method);
   v1::SubmitRunRequest last_submit();
+  v1::PredictRequest last_predict();
   std::vector<int64_t> watched_after();  // after_sequence of each WatchRun.
   bool shutdown_asked();
 
@@ -69,6 +70,8 @@ class FakeCoordinator : public v1::ControlService::Service {
                                v1::ListCheckpointsResponse*) override;
   grpc::Status VerifyCheckpoint(grpc::ServerContext*, const v1::VerifyCheckpointRequest*,
                                 v1::VerifyCheckpointResponse*) override;
+  grpc::Status Predict(grpc::ServerContext*, const v1::PredictRequest*,
+                       v1::PredictResponse*) override;
   grpc::Status GetStatus(grpc::ServerContext*, const v1::GetStatusRequest*,
                          v1::GetStatusResponse*) override;
   grpc::Status Shutdown(grpc::ServerContext*, const v1::ShutdownRequest*,
@@ -91,6 +94,7 @@ class FakeCoordinator : public v1::ControlService::Service {
   std::map<std::string, int> hang_;
   std::map<std::string, grpc::Status> fail_;
   v1::SubmitRunRequest last_submit_;
+  v1::PredictRequest last_predict_;
   std::vector<int64_t> watched_after_;
   bool shutdown_asked_ = false;
 };

@@ -59,7 +59,7 @@ TEST_F(FollowTest, RunTellsTheStoryAndTheOutcome) {
   ASSERT_TRUE(run.AwaitOut("step 120/400 (30.0%)"));
   coordinator_.Change("new1", [](v1::Run& one) {
     one.mutable_progress()->mutable_last_evaluation()->set_step(200);
-    one.mutable_progress()->mutable_last_evaluation()->set_top1(0.955);
+    one.mutable_progress()->mutable_last_evaluation()->mutable_scores(0)->set_value(0.955);
     one.mutable_last_checkpoint()->set_step(200);
     one.mutable_last_checkpoint()->set_ok(true);
   });
@@ -74,7 +74,7 @@ TEST_F(FollowTest, RunTellsTheStoryAndTheOutcome) {
   EXPECT_EQ(run.Wait(), 0);
   EXPECT_THAT(run.out(),
               AllOf(HasSubstr("run new1 (tiny-new1) COMPLETED after 1m32s"),
-                    HasSubstr("accuracy    95.5%"), HasSubstr("throughput  1,536 samples/s"),
+                    HasSubstr("held-out    top1 95.5%"), HasSubstr("throughput  1,536 samples/s"),
                     HasSubstr("cost        0.0123 EUR"), HasSubstr("/runs/new1")));
   EXPECT_THAT(run.out(), Not(HasSubstr("\x1b")));
   EXPECT_THAT(run.err(), HasSubstr("Ctrl-C leaves it running"));

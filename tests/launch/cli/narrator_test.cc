@@ -45,7 +45,9 @@ TEST(NarratorTest, TellsNewEvaluationsAndCheckpointsButNotThoseFromBefore) {
   run.mutable_last_checkpoint()->set_ok(true);
   EXPECT_THAT(narrator.Tell(run, 0, "t"), ElementsAre("t  RUNNING"));
   run.mutable_progress()->mutable_last_evaluation()->set_step(10);
-  run.mutable_progress()->mutable_last_evaluation()->set_top1(0.5);
+  v1::Score* score = run.mutable_progress()->mutable_last_evaluation()->add_scores();
+  score->set_name("top1");
+  score->set_value(0.5);
   run.mutable_last_checkpoint()->set_step(10);
   EXPECT_THAT(narrator.Tell(run, 0, "t"),
               ElementsAre(HasSubstr("held-out top1 50.0%"), HasSubstr("checkpoint of step 10")));

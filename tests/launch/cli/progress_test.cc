@@ -27,7 +27,8 @@ v1::Run Training() {
   progress->set_total_steps(5000);
   progress->set_epoch(3.24);
   progress->set_loss(0.41234);
-  progress->set_top1(0.871);
+  progress->mutable_score()->set_name("top1");
+  progress->mutable_score()->set_value(0.871);
   progress->set_samples_per_second(1234.4);
   progress->set_eta_seconds(192);
   return run;

@@ -57,6 +57,8 @@ class ServiceTest : public ::testing::Test {
     service.allowed_roots = allowed_roots_;
     service.slots = slots_;
     service.cores = slots_;
+    service.models = models_;
+    service.models.process.log = folder_.path() / "predict.log";
     service.user_of = [](const std::string&) { return "ada"; };
     service.shut_down = [this] { shut_down_ = true; };
     control_ = std::make_unique<ControlServiceImpl>(*supervisor_, std::move(service));
@@ -72,7 +74,7 @@ class ServiceTest : public ::testing::Test {
 
   void StopDaemon() {
     if (!supervisor_) return;
-    control_->StopVerifying();
+    control_->StopWork();
     supervisor_->Shutdown();
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
     server_->Wait();
@@ -184,6 +186,7 @@ class ServiceTest : public ::testing::Test {
   SupervisorOptions options_;
   int slots_ = 4;
   std::vector<std::string> allowed_roots_;
+  ModelServerOptions models_;
   std::atomic<bool> shut_down_{false};
   std::unique_ptr<Supervisor> supervisor_;
   std::unique_ptr<ControlServiceImpl> control_;

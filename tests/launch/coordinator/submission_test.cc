@@ -53,6 +53,32 @@ TEST_F(SubmissionTest, RelativePathsBecomeAbsoluteAndAutoRanksTheFreeSlots) {
   EXPECT_EQ(loaded.config.resources.ranks, 3);
 }
 
+TEST_F(SubmissionTest, PretrainedIsANameOfTheDaemonsOrAPath) {
+  const auto pretrained = [&] {
+    const Submission submission = ParseSubmission(request_, context_);
+    if (!submission.violations.empty()) return submission.violations[0].description;
+    if (!submission.refused.ok()) return std::string(submission.refused.message());
+    return config::LoadRunConfig(submission.spec.config_yaml, "run.yaml").config.model.pretrained;
+  };
+  request_.add_overrides("model.pretrained=imagenet");
+  EXPECT_NE(pretrained().find("names none"), std::string::npos) << pretrained();
+  context_.weights = {{"resnet18", "/srv/a.pth"}, {"imagenet", "/srv/b.pth"}};
+  EXPECT_EQ(pretrained(), "/srv/b.pth");
+  // The daemon's own files need not lie under the roots; a user's do.
+  context_.allowed_roots = {(folder_.path() / "home").string()};
+  EXPECT_EQ(pretrained(), "/srv/b.pth");
+  request_.set_overrides(0, "model.pretrained=imagenets");
+  EXPECT_NE(pretrained().find("resnet18, imagenet"), std::string::npos) << pretrained();
+  std::ofstream(folder_.path() / "home" / "mine.pth") << "x";
+  request_.set_overrides(0, "model.pretrained=mine.pth");
+  EXPECT_EQ(pretrained(), (folder_.path() / "home" / "mine.pth").string());
+  std::ofstream(folder_.path() / "outside" / "far.pth") << "x";
+  request_.set_overrides(0, "model.pretrained=../outside/far.pth");
+  EXPECT_NE(pretrained().find("allowed_roots"), std::string::npos) << pretrained();
+  request_.set_overrides(0, "model.pretrained=./gone.pth");
+  EXPECT_NE(pretrained().find("does not exist"), std::string::npos) << pretrained();
+}
+
 TEST_F(SubmissionTest, OverridesComeAfterTheFile) {
   request_.add_overrides("resources.ranks=2");
   request_.add_overrides("name=other");
