@@ -70,7 +70,7 @@ class PackageTest(support.Folder):
 
     def test_the_licence_of_every_library_is_there(self):
         licences = {path.name for path in (self.root / "licences").iterdir()}
-        for package in ("libgrpc29", "libprotobuf32", "libopenmpi3", "openmpi-bin", "libjpeg62-turbo", "libyaml-cpp0.7", "libsqlitecpp-dev"):
+        for package in ("libgrpc29", "libprotobuf32", "libopenmpi3", "openmpi-bin", "libjpeg62-turbo", "libwebp7", "libyaml-cpp0.7", "libsqlitecpp-dev"):
             self.assertIn(package, licences)
         self.assertTrue(all(path.stat().st_size for path in (self.root / "licences").iterdir()))
         self.assertTrue((self.root / "LICENSE").exists())
