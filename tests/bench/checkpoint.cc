@@ -43,7 +43,7 @@ int Run(const Options& options) {
   config.model.num_classes = 10;
   const auto communicators = trainer::MakeThreadCommunicators(1);
   const auto cpu = trainer::OpenCpu();
-  trainer::Replica replica(config, {}, *cpu, *communicators[0]);
+  trainer::Replica replica(config, {}, /*frozen=*/0, *cpu, *communicators[0]);
   const trainer::NamedTensors weights = replica.Weights();
   const trainer::NamedTensors optimizer = replica.OptimizerState();
   const int64_t bytes = BytesOf(weights) + BytesOf(optimizer);

@@ -9,7 +9,7 @@ import struct
 import subprocess
 import time
 
-from harness import CannotMeasure, Row, has_bf16_units
+from harness import PEERS, CannotMeasure, Row, has_bf16_units
 
 RANKS = 2
 
@@ -277,6 +277,45 @@ def torchrun_first_step(bench, model, batch):
     return bench.run_peer(command)["first_step_at"] - start
 
 
+def r10(bench):
+    """Both sides see the same files, on one thread each, in turns. The peer's faster way counts."""
+    folder = bench.work / "jpegs"
+    program = bench.program("bench-pictures")
+    if not folder.exists():
+        part = folder.with_name(f"jpegs.part-{os.getpid()}")
+        bench.run([program, "--make", part, "--count", "512"])
+        part.rename(folder)
+    python = None
+    rows = []
+    for what, name, target in (("decode", "JPEG of 500x375 in memory to RGB", 1.0),
+                               ("pipeline", "JPEG files to batches: decode, random resized crop 224, flip, normalize", 1.5)):
+        ways = {"pil": "torchvision, Pillow", "tensor": "torchvision.io and tensors"}
+        row = {way: Row("R10", name, text, target, note="") for way, text in ways.items()}
+        rows += row.values()
+        ours = [program, "--folder", folder, "--rounds", "1" if bench.quick else "3", "--batches", "4"]
+        contenders = {"ours": lambda: bench.run_json(ours + (["--decode"] if what == "decode" else []))["samples"]["ours"]}
+        try:
+            if python is None:
+                python = torchvision_python(bench)
+            for way in ways:
+                command = [*python.command, bench_peer("pictures.py"), "--folder", folder, "--what", what, "--how", way,
+                           "--rounds", "1" if bench.quick else "3", "--batches", "4"]
+                contenders[way] = lambda command=command: bench.run_json(command, env=python.environment)["samples"]
+            samples = bench.in_turns(contenders)
+            for way in ways:
+                row[way].measured(samples["ours"], samples[way])
+        except CannotMeasure as why:
+            for way in ways:
+                row[way].not_measured(str(why))
+    return rows
+
+
+def torchvision_python(bench):
+    import torch_python
+
+    return torch_python.with_packages(bench.torch_python(), PEERS / "torchvision-requirements.txt")
+
+
 def r11(bench):
     rows = []
     daemon = Daemon(bench)
@@ -305,4 +344,38 @@ def r13(bench):
     return rows
 
 
-ROWS = {"R1": r1, "R2": r2, "R3": r3, "R4": r4, "R8": r8, "R11": r11, "R13": r13}
+def r12(bench):
+    """Epochs of the head over cached features against epochs through the frozen ResNet-50."""
+    pictures, batch = (32, 8) if bench.quick else (96, 16)
+    row = Row("R12", f"epoch of a head over cached features, 2 ranks, {pictures} pictures of 224 px", "through the frozen ResNet-50", 50)
+
+    def epochs(cache, count):
+        path = bench.work / f"features-{cache}.yaml"
+        path.write_text(f"""name: bench-features
+seed: 1
+resources: {{ranks: {RANKS}, threads_per_rank: 1}}
+data: {{kind: shapes, image_size: 224, train_samples: {pictures}, eval_samples: 2, cache_folder: {bench.work / "features"}}}
+model: {{name: resnet50, freeze: backbone, feature_cache: {cache}}}
+training: {{duration: {count}ep, global_batch_size: {batch}, eval_every: 0s, log_every_steps: 1}}
+optimizer: {{name: adamw, learning_rate: 0.001}}
+checkpoint: {{every: 0s, keep_best: 0}}
+""")
+        run_dir = bench.work / "run"
+        shutil.rmtree(run_dir, ignore_errors=True)
+        bench.run(bench.mpirun(RANKS, bench.program("lockstep-trainer"), path, "--run-dir", run_dir, "--no-coordinator"))
+        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        shutil.rmtree(run_dir, ignore_errors=True)
+        # A step's row is written when the step after it is done, so times are those of whole steps. The first epoch warms up.
+        per_epoch = pictures // batch
+        at = [row["seconds"] for row in rows if row["kind"] == "step"][per_epoch - 1::per_epoch]
+        return [1000 * (after - before) for before, after in zip(at, at[1:])]
+
+    epochs("always", 2)  # Fills the cache.
+    cached, through = [], []
+    for _ in range(bench.rounds):
+        cached.append(statistics.median(epochs("always", 41)))
+        through.append(statistics.median(epochs("never", 3)))
+    return [row.measured(cached, through)]
+
+
+ROWS = {"R1": r1, "R2": r2, "R3": r3, "R4": r4, "R8": r8, "R10": r10, "R11": r11, "R12": r12, "R13": r13}

@@ -22,11 +22,11 @@
 #include "config/run_directory.h"
 #include "tests/bench/measure.h"
 #include "trainer/affinity.h"
+#include "trainer/batches/batches.h"
 #include "trainer/checkpoint/snapshot.h"
 #include "trainer/comm/world.h"
-#include "trainer/data/batches.h"
 #include "trainer/host_memory.h"
-#include "trainer/objective.h"
+#include "trainer/objective/loss.h"
 #include "trainer/replica.h"
 #include "trainer/step/precision.h"
 
@@ -49,12 +49,12 @@ class Trainee {
   Trainee(const config::RunConfig& config, const trainer::World& world)
       : config_(config),
         world_(world),
-        data_(trainer::OpenDataset(config.data, trainer::Split::kTrain, config.seed)),
+        data_(trainer::OpenDataset({.config = config, .split = trainer::Split::kTrain})),
         communicator_(world.MakeCommunicator(*device_, std::chrono::seconds(300))) {
     config_.model.num_classes = static_cast<int>(data_->classes().size());
     replica_ = std::make_unique<trainer::Replica>(
-        config_, trainer::InputShape{data_->channels(), data_->height(), data_->width()}, *device_,
-        *communicator_);
+        config_, trainer::InputShape{data_->channels(), data_->height(), data_->width()},
+        /*frozen=*/0, *device_, *communicator_);
   }
 
   std::unique_ptr<trainer::Batches> Loader() const {
@@ -66,7 +66,6 @@ class Trainee {
     options.threads = config_.data.prefetch_threads;
     options.depth = config_.data.prefetch_batches;
     options.augment = config_.data.augment;
-    options.normalization = trainer::NormalizationOf(config_.data, data_->channels());
     return std::make_unique<trainer::Batches>(*data_, options);
   }
 
@@ -78,10 +77,10 @@ class Trainee {
     trainer::Objective objective;
     {
       const trainer::PrecisionScope scope(precision, at::kCPU);
-      objective = trainer::ObjectiveOf(replica_->model().Forward(batch.images), batch.labels, 0.0);
+      objective = loss_(replica_->model().Forward(batch.images), batch.targets);
     }
     objective.loss_sum.div(global_batch).backward();
-    arena.Reduce(static_cast<double>(batch.labels.numel()) / global_batch);
+    arena.Reduce(static_cast<double>(batch.targets.size()) / global_batch);
     replica_->optimizer().Step(learning_rate_, arena.found_nonfinite());
   }
 
@@ -95,6 +94,7 @@ class Trainee {
   std::unique_ptr<trainer::Dataset> data_;
   std::unique_ptr<trainer::Communicator> communicator_;
   std::unique_ptr<trainer::Replica> replica_;
+  const trainer::Loss loss_{{}, at::kCPU};
   at::Tensor learning_rate_ = at::full({}, 1e-3);
 };
 

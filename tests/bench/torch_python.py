@@ -18,6 +18,7 @@ from harness import ROOT, CannotMeasure
 
 PYTHON = "/usr/bin/python3"  # The one scripts/setup chose the wheel for.
 REQUIREMENTS = ROOT / "tests/bench/peers/requirements.txt"
+MODEL_REQUIREMENTS = ROOT / "tests/bench/peers/models-requirements.txt"
 TRY = ("import platform, torch, torch.distributed; from torch.nn.parallel import DistributedDataParallel; "
        "print(torch.__version__, platform.python_version())")
 
@@ -73,21 +74,35 @@ def attempt(python):
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no output"])[-1]
 
 
-def install_packages():
-    """The folder with the pure Python packages of this requirements file; made when missing."""
-    name = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+def prepare_models():
+    """The same with torchvision, ONNX Runtime and safetensors beside it."""
+    return with_packages(prepare(), MODEL_REQUIREMENTS)
+
+
+def with_packages(python, requirements):
+    """The same Python, with the packages of another requirements file, too."""
+    environment = dict(python.environment)
+    environment["PYTHONPATH"] += f"{os.pathsep}{install_packages(requirements)}"
+    more = TorchPython(environment, python.stand_ins)
+    more.version = python.version
+    return more
+
+
+def install_packages(requirements=REQUIREMENTS):
+    """The folder with the packages of this requirements file; made when missing."""
+    name = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
     target = cache_folder() / "bench-python" / name
     if target.exists():
         return target
-    print(f"bench: installing what Python's torch needs into {target}", file=sys.stderr, flush=True)
+    print(f"bench: installing the packages of {requirements.name} into {target}", file=sys.stderr, flush=True)
     stage = target.with_name(f"{name}.part-{os.getpid()}")
     done = subprocess.run(
         [PYTHON, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes",
-         "--no-compile", "--target", str(stage), "-r", str(REQUIREMENTS)],
+         "--no-compile", "--target", str(stage), "-r", str(requirements)],
         env=dict(os.environ, PIP_ROOT_USER_ACTION="ignore", PIP_DISABLE_PIP_VERSION_CHECK="1"), capture_output=True,
         text=True)
     if done.returncode != 0:
-        raise CannotMeasure(f"pip could not install {REQUIREMENTS.name}: {done.stderr.strip().splitlines()[-1:]}")
+        raise CannotMeasure(f"pip could not install {requirements.name}: {done.stderr.strip().splitlines()[-1:]}")
     try:
         stage.rename(target)
     except OSError:  # Another bench was faster.
