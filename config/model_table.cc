@@ -109,7 +109,7 @@ Fields<ModelConfig> ModelTable() {
            "where all of the trunk stays frozen and no random augmentation forbids it.");
   f.Integer("feature_views", &ModelConfig::feature_views,
             "Augmented variants of each training picture in the feature cache; one is used per "
-            "epoch. 1: as many as none, without augmentation.")
+            "epoch. 1: only the picture as it is.")
       .Range(1, 1000);
   return f;
 }

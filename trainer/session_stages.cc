@@ -39,9 +39,7 @@ void Session::CacheFeatures() {
       if (train_features_ && setup_.eval_data.size() > 0) {
         eval_features_ = FeaturesOf(setup_.eval_data, 1);
       }
-    } catch (const CommunicatorLost&) {
-      throw;
-    } catch (const std::runtime_error& error) {  // The same on all ranks.
+    } catch (const NoFeatureCache& error) {
       why = error.what();
     }
   }

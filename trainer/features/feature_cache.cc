@@ -289,10 +289,10 @@ std::optional<CachedFeatures> OpenFeatures(const FeatureRequest& request) {
     }
     problem = Share(problem, communicator);
     if (!filled) return std::nullopt;
-    if (!problem.empty()) throw std::runtime_error(problem);
+    if (!problem.empty()) throw NoFeatureCache(problem);
     if (root) Prune(request.folder, entry);
   } else {
-    throw std::runtime_error(plan.substr(1));
+    throw NoFeatureCache(plan.substr(1));
   }
   auto opened = OpenFeatureSet(entry / kFeaturesFile, request.dataset);
   if (!opened.ok()) throw std::runtime_error(std::string(opened.status().message()));

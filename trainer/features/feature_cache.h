@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 
 #include "config/run_config.h"
@@ -25,6 +26,14 @@
 namespace lockstep::trainer {
 
 inline constexpr int64_t kMostCacheBytes = int64_t{64} << 30;
+
+// The cache cannot be used: no space, no such folder. All ranks throw it together, with one text,
+// so whoever catches it may go on without a cache. What happens to one rank alone (a picture that
+// went bad meanwhile) is another exception and must end the attempt: the others wait for that rank.
+class NoFeatureCache : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 struct FeatureRequest {
   const config::RunConfig& config;
@@ -43,9 +52,8 @@ struct CachedFeatures {
   double rank_seconds = 0;  // What computing them took, added up over the ranks that did it.
 };
 
-/// Collective; the ranks share a file system. Nothing when leave() said so. Throws
-/// std::runtime_error, on all ranks, when the folder cannot be used; whether that matters is the
-/// caller's to say.
+/// Collective; the ranks share a file system. Nothing when leave() said so. Throws NoFeatureCache
+/// on all ranks, and what reading the data set throws.
 std::optional<CachedFeatures> OpenFeatures(const FeatureRequest& request);
 
 /// Why no features can be cached for this run; empty when they can. Nothing here depends on the

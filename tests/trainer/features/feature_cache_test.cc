@@ -216,12 +216,62 @@ TEST(FeatureCacheTest, AFolderThatCannotBeUsedIsToldToAllRanks) {
                     .folder = folder.path() / "file",
                     .communicator = communicator,
                     .leave = [] { return false; }});
-    } catch (const std::runtime_error& error) {
+    } catch (const NoFeatureCache& error) {
       const std::scoped_lock lock(mutex);
       ++told;
     }
   });
   EXPECT_EQ(told, 2);
+}
+
+// Rank 1 alone reads the odd samples; rank 0 knows nothing of its trouble.
+class OneBadSample final : public Dataset {
+ public:
+  int64_t size() const override { return good_.size(); }
+  int width() const override { return good_.width(); }
+  int height() const override { return good_.height(); }
+  int channels() const override { return good_.channels(); }
+  const std::vector<std::string>& classes() const override { return good_.classes(); }
+  const Preprocessing& preprocessing() const override { return good_.preprocessing(); }
+  std::string Fingerprint() const override { return "one bad sample"; }
+  void Read(int64_t index, Sample& sample) const override {
+    if (index == 3) throw DataError("3.jpg: went away");
+    good_.Read(index, sample);
+  }
+
+ private:
+  Blobs good_{8};
+};
+
+TEST(FeatureCacheTest, ABadSampleIsNoReasonToGoOnWithoutACache) {
+  const TempFolder folder;
+  int data_errors = 0;
+  std::mutex mutex;
+  EXPECT_THROW(RunRanks(2,
+                        [&](Communicator& communicator) {
+                          const config::RunConfig config = SmallRun();
+                          const auto model = FrozenModel(config);
+                          const auto leave = [&] {
+                            communicator.Barrier();  // As the ranks' vote.
+                            return false;
+                          };
+                          try {
+                            OpenFeatures({.config = config,
+                                          .model = *model,
+                                          .dataset = OneBadSample(),
+                                          .folder = folder.path(),
+                                          .communicator = communicator,
+                                          .leave = leave});
+                          } catch (const NoFeatureCache&) {
+                            // The other rank would wait for this one.
+                          } catch (const DataError&) {
+                            const std::scoped_lock lock(mutex);
+                            ++data_errors;
+                            throw;
+                          }
+                        }),
+               std::runtime_error);
+  EXPECT_EQ(data_errors, 1);
 }
 
 TEST(WhyNoFeaturesTest, TellsWhatForbidsThem) {
