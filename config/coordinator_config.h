@@ -7,15 +7,9 @@
 #include <vector>
 
 #include "config/load.h"
+#include "config/price.h"
 
 namespace lockstep::config {
-
-struct PriceConfig {
-  std::string currency = "USD";
-  double per_rank_hour = 0.0;  // Money for one slot (CPU rank now, GPU later) for an hour.
-
-  bool operator==(const PriceConfig&) const = default;
-};
 
 // A name that `model.pretrained` may give instead of a path.
 struct NamedWeights {
@@ -40,6 +34,7 @@ struct CoordinatorConfig {
   int64_t log_limit_bytes = 256ll << 20;  // Per rank and attempt; older output is dropped.
   std::vector<NamedWeights> weights;
   PriceConfig price;
+  BudgetConfig budget;
 
   bool operator==(const CoordinatorConfig&) const = default;
 };
@@ -47,6 +42,8 @@ struct CoordinatorConfig {
 Loaded<CoordinatorConfig> LoadCoordinatorConfig(std::string_view yaml, const std::string& file_name,
                                                 const std::vector<Override>& overrides = {});
 std::string ToYaml(const CoordinatorConfig& config);
+/// A config of the coordinator with nothing but these prices.
+std::string PriceYaml(const PriceConfig& prices);
 std::string CoordinatorConfigJsonSchema();
 std::string CoordinatorConfigReference();  // Markdown, like RunConfigReference().
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "config/duration.h"
+#include "config/price.h"
 
 namespace lockstep::config {
 
@@ -196,6 +197,7 @@ struct TrainingConfig {
       0;  // Skipped non-finite steps in a row that are tolerated before the run fails.
   int64_t replica_check_every_steps = 100;  // 0 = off.
   int64_t log_every_steps = 10;             // metrics.jsonl step rows and the progress line.
+  bool tensorboard = true;                  // Event files in the run directory.
 
   bool operator==(const TrainingConfig&) const = default;
 };
@@ -239,9 +241,20 @@ struct CheckpointConfig {
   bool operator==(const CheckpointConfig&) const = default;
 };
 
+struct StopWhenConfig {
+  // Percentage points of the best metric (of an error or a loss: percent of it) that a unit of the
+  // currency must still buy, over the last three evaluations; 0 = off.
+  double metric_gain_per_cost = 0;
+
+  bool operator==(const StopWhenConfig&) const = default;
+};
+
 struct CostConfig {
-  double max_cost = 0.0;  // In the daemon's currency; 0 = no limit.
-  Duration max_time;      // Wall time; zero = no limit.
+  double max_cost = 0.0;    // In the daemon's currency; 0 = no limit.
+  double max_energy = 0.0;  // Kilowatt hours; 0 = no limit.
+  Duration max_time;        // Wall time; zero = no limit.
+  LimitAction at_limit = LimitAction::kPause;
+  StopWhenConfig stop_when;
 
   bool operator==(const CostConfig&) const = default;
 };

@@ -133,6 +133,8 @@ Fields<TrainingConfig> Training() {
             "Write a row to metrics.jsonl and move the progress line after each of these.")
       .Range(1, 1000000000)
       .Unit("steps");
+  f.Boolean("tensorboard", &TrainingConfig::tensorboard,
+            "Write event files for TensorBoard into the run directory's folder tensorboard.");
   return f;
 }
 
@@ -201,13 +203,30 @@ Fields<CheckpointConfig> Checkpoint() {
   return f;
 }
 
+Fields<StopWhenConfig> StopWhen() {
+  Fields<StopWhenConfig> f;
+  f.Number("metric_gain_per_cost", &StopWhenConfig::metric_gain_per_cost,
+           "Percentage points of checkpoint.best_metric (of a loss or an error: percent of it) "
+           "that one unit of the currency must still buy, judged over the last three evaluations. "
+           "At 0.5 the run ends when the next 1 % would cost more than 2. 0: off.")
+      .Within(0, 1e12);
+  return f;
+}
+
 Fields<CostConfig> Cost() {
   Fields<CostConfig> f;
   f.Number("max_cost", &CostConfig::max_cost,
-           "Stop the run when it has cost this much, in the coordinator's currency. 0: no limit.")
+           "The run may cost this much, in the coordinator's currency. 0: no limit.")
       .Within(0, 1e12);
+  f.Number("max_energy", &CostConfig::max_energy, "The run may use this much energy. 0: no limit.")
+      .Within(0, 1e12)
+      .Unit("kilowatt hours");
   f.Length("max_time", &CostConfig::max_time, kWallTime,
-           "Stop the run after this much wall time. 0s: no limit.");
+           "The run may hold its slots for this long. 0s: no limit.");
+  f.Choice("at_limit", &CostConfig::at_limit, {"pause", "stop"},
+           "What happens at a limit; both save a checkpoint first.");
+  f.Group("stop_when", &CostConfig::stop_when, StopWhen(),
+          "When more training is not worth its money.");
   return f;
 }
 
@@ -250,7 +269,8 @@ std::vector<Field> Run() {
   f.Group("optimizer", &RunConfig::optimizer, Optimizer(), "How the parameters are updated.");
   f.Group("schedule", &RunConfig::schedule, Schedule(), "How the learning rate changes.");
   f.Group("checkpoint", &RunConfig::checkpoint, Checkpoint(), "What is saved and kept.");
-  f.Group("cost", &RunConfig::cost, Cost(), "Limits in money and time.");
+  f.Group("cost", &RunConfig::cost, Cost(),
+          "Limits in money, energy and time. The coordinator keeps them.");
   f.Group("restart", &RunConfig::restart, Restart(),
           "What the coordinator does when the run crashes or hangs.");
   return std::move(f).Take();

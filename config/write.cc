@@ -80,6 +80,16 @@ std::vector<Setting> SettingsOf(const RunConfig& config) {
   return settings;
 }
 
+std::string PriceYaml(const PriceConfig& prices) {
+  CoordinatorConfig config;
+  config.price = prices;
+  std::string out;
+  for (const Field& field : CoordinatorTable().fields) {
+    if (field.name == "price") WriteField(field, &config, "", out);
+  }
+  return out;
+}
+
 std::string ToYaml(const CoordinatorConfig& config) {
   return Write(CoordinatorTable(), config);
 }

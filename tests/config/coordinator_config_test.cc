@@ -29,10 +29,40 @@ TEST(CoordinatorConfig, IsTheSameAfterBeingWrittenAndRead) {
   config.allow_root_mpirun = true;
   config.oversubscribe = true;
   config.log_limit_bytes = 1 << 20;
-  config.price = {.currency = "EUR", .per_rank_hour = 0.125};
+  config.price = {.currency = "EUR", .per_rank_hour = 0.125, .per_kwh = 0.31};
+  config.price.devices = {{"*H200*", "node-*", "22:00-06:00", 1.5}, {"cpu", "*", "", 0.02}};
+  config.price.energy = {{"*", "22:00-06:00", 0.19}};
+  config.price.transfers = {{TransferSource::kCheckpoint, 0.02}, {TransferSource::kAllreduce, 1}};
+  config.price.power = {.cpu_rank_watts = 9, .gpu_watts = 700};
+  config.budget = {.monthly = 250, .at_limit = LimitAction::kStop};
   const auto loaded = LoadCoordinatorConfig(ToYaml(config), "lockstepd.yaml");
   ASSERT_TRUE(loaded.ok()) << loaded.Report();
   EXPECT_EQ(loaded.config, config);
+}
+
+TEST(CoordinatorConfig, PricesAreStrictAndOnlyPricesCanBePassedOn) {
+  const auto loaded = LoadCoordinatorConfig(
+      "price:\n"
+      "  devices:\n"
+      "    - {device: cpu}\n"
+      "    - {device: cpu, per_hour: 1, hours: 6-22}\n"
+      "    - {device: cpu, per_hour: 1, hours: \"06:00-24:00\"}\n"
+      "  transfers:\n"
+      "    - {source: internet, per_gb: 1}\n",
+      "lockstepd.yaml");
+  EXPECT_EQ(loaded.problems.size(), 3u) << loaded.Report();
+  EXPECT_THAT(loaded.Report(), testing::HasSubstr("3:7: price.devices[0].per_hour"));
+  EXPECT_THAT(loaded.Report(), testing::HasSubstr("hours such as 22:00-06:00"));
+  EXPECT_THAT(loaded.Report(), testing::HasSubstr("price.transfers[0].source"));
+
+  PriceConfig prices;
+  prices.per_rank_hour = 0.25;
+  prices.devices = {{"*A100*", "*", "", 2}};
+  const std::string yaml = PriceYaml(prices);
+  const auto back = LoadCoordinatorConfig(yaml, "prices");
+  ASSERT_TRUE(back.ok()) << back.Report() << yaml;
+  EXPECT_EQ(back.config.price, prices);
+  EXPECT_EQ(yaml.find("state_dir"), std::string::npos) << yaml;
 }
 
 TEST(CoordinatorConfig, TcpIsLoopbackOnly) {

@@ -123,6 +123,9 @@ TEST(RunTable, EveryKeyIsInTheYaml) {
 TEST(CoordinatorTable, EveryKeyIsInTheYaml) {
   CoordinatorConfig config;
   config.weights.resize(1);
+  config.price.devices.resize(1);
+  config.price.energy.resize(1);
+  config.price.transfers.resize(1);
   ExpectInYaml(CoordinatorTable(), ToYaml(config));
 }
 
