@@ -7,12 +7,14 @@
 
 #include <bit>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <fstream>
 #include <iterator>
+#include <thread>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -24,12 +26,16 @@
 namespace lockstep::config {
 namespace {
 
-// The file: one 64-byte header, then one 64-byte slot (a cache line, so that ranks do not disturb
-// each other) per rank, all integers in the host's byte order: the file never leaves its host.
+// The file: one 64-byte header, then one slot per rank (whole cache lines, so that ranks do not
+// disturb each other), all integers in the host's byte order: the file never leaves its host.
 constexpr size_t kLine = 64;
+constexpr size_t kSlotBytes = 4 * kLine;
 constexpr uint64_t kMagic = 0x31445242504b434cull;  // "LCKPBRD1" in memory.
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr int kLargestWorld = 1 << 16;
+constexpr int kReadRounds = 100;
+constexpr int kEagerRounds = 20;  // Of those; the others wait for a writer that lost its core.
+constexpr auto kReadPause = std::chrono::microseconds(20);
 
 struct alignas(kLine) Header {
   std::atomic<uint64_t> magic;
@@ -43,7 +49,7 @@ constexpr uint64_t Stamp(int world_size) {
 }
 
 constexpr size_t FileBytes(int world_size) {
-  return kLine * (1 + static_cast<size_t>(world_size));
+  return kLine + kSlotBytes * static_cast<size_t>(world_size);
 }
 
 double MonotonicSeconds() {
@@ -101,6 +107,17 @@ struct alignas(kLine) RankBoard::Slot {
   std::atomic<uint64_t> collectives;
   std::atomic<uint64_t> updated_seconds_bits;
 
+  // RankTime, between two increments of `time_sequence`: odd while it is being written.
+  std::atomic<uint64_t> time_sequence;
+  std::atomic<int64_t> open_phase;
+  std::atomic<uint64_t> entered_seconds_bits;
+  std::atomic<uint64_t> unsettled_seconds_bits;
+  std::atomic<uint64_t> phase_seconds_bits[kPhaseCount];
+
+  std::atomic<int64_t> loaded_samples;
+  std::atomic<int64_t> replaced_samples;
+  std::atomic<int64_t> loaded_bytes;
+
   void Touch() {
     updated_seconds_bits.store(std::bit_cast<uint64_t>(MonotonicSeconds()),
                                std::memory_order_relaxed);
@@ -135,8 +152,19 @@ const char* PhaseName(Phase phase) {
       return "other";
     case Phase::kDevice:
       return "device";
+    case Phase::kStragglerWait:
+      return "straggler_wait";
+    case Phase::kRedone:
+      return "redone";
   }
   return "other";
+}
+
+Phase ParsePhase(std::string_view name) {
+  for (int i = 0; i < kPhaseCount; ++i) {
+    if (name == PhaseName(static_cast<Phase>(i))) return static_cast<Phase>(i);
+  }
+  return Phase::kOther;
 }
 
 absl::StatusOr<RankBoard> RankBoard::Open(const std::filesystem::path& path, int world_size) {
@@ -182,7 +210,7 @@ RankBoard& RankBoard::operator=(RankBoard&& other) noexcept {
 }
 
 RankBoard::~RankBoard() {
-  static_assert(sizeof(Slot) == kLine);
+  static_assert(sizeof(Slot) == kSlotBytes);
   if (slots_ != nullptr) munmap(reinterpret_cast<char*>(slots_) - kLine, FileBytes(world_size_));
 }
 
@@ -210,49 +238,130 @@ void RankBoard::Set(int rank, int64_t step, Phase phase) {
   slot.Touch();
 }
 
+void RankBoard::SetTime(int rank, const RankTime& time) {
+  Slot& slot = At(rank);
+  const auto put = [](std::atomic<uint64_t>& place, double seconds) {
+    place.store(std::bit_cast<uint64_t>(seconds), std::memory_order_relaxed);
+  };
+  const uint64_t sequence = slot.time_sequence.load(std::memory_order_relaxed);
+  slot.time_sequence.store(sequence | 1, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_release);
+  slot.open_phase.store(static_cast<int64_t>(time.open_phase), std::memory_order_relaxed);
+  put(slot.entered_seconds_bits, time.entered_seconds);
+  put(slot.unsettled_seconds_bits, time.unsettled_seconds);
+  for (size_t i = 0; i < time.phase_seconds.size(); ++i) {
+    put(slot.phase_seconds_bits[i], time.phase_seconds[i]);
+  }
+  slot.time_sequence.store((sequence | 1) + 1, std::memory_order_release);
+}
+
+void RankBoard::SetLoaded(int rank, int64_t samples, int64_t replaced, int64_t bytes) {
+  Slot& slot = At(rank);
+  slot.loaded_samples.store(samples, std::memory_order_relaxed);
+  slot.replaced_samples.store(replaced, std::memory_order_relaxed);
+  slot.loaded_bytes.store(bytes, std::memory_order_relaxed);
+}
+
 void RankBoard::CountCollective(int rank) {
   Slot& slot = At(rank);
   slot.collectives.fetch_add(1, std::memory_order_relaxed);
   slot.Touch();
 }
 
+// Out of the anonymous namespace because Slot is the board's own.
+struct RankBoard::Reader {
+  // Read, not mapped: a file that is cut short meanwhile is an error here, not a SIGBUS.
+  static absl::StatusOr<std::string> Bytes(int fd, const std::filesystem::path& path) {
+    std::string bytes;
+    char buffer[1 << 14];
+    while (bytes.size() <= FileBytes(kLargestWorld)) {
+      const ssize_t count = pread(fd, buffer, sizeof(buffer), static_cast<off_t>(bytes.size()));
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return Failed(errno, "read", path);
+      if (count == 0) break;
+      bytes.append(buffer, static_cast<size_t>(count));
+    }
+    const size_t slots = bytes.size() < kLine ? 0 : (bytes.size() - kLine) / kSlotBytes;
+    if (bytes.size() < kLine || bytes.size() != FileBytes(static_cast<int>(slots)) ||
+        Word(bytes, 0) != kMagic || Word(bytes, 8) != Stamp(static_cast<int>(slots))) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(path.string(), " is not a rank board of version ", kVersion));
+    }
+    return bytes;
+  }
+
+  static uint64_t Word(const std::string& bytes, size_t offset) {
+    uint64_t value = 0;
+    std::memcpy(&value, bytes.data() + offset, sizeof(value));
+    return value;
+  }
+
+  static uint64_t Sequence(const std::string& bytes, size_t rank) {
+    return Word(bytes, kLine + kSlotBytes * rank + offsetof(Slot, time_sequence));
+  }
+
+  static RankState State(const std::string& bytes, size_t rank) {
+    const size_t slot = kLine + kSlotBytes * rank;
+    const auto integer = [&](size_t offset) {
+      return static_cast<int64_t>(Word(bytes, slot + offset));
+    };
+    const auto seconds = [&](size_t offset) {
+      return std::bit_cast<double>(Word(bytes, slot + offset));
+    };
+    const auto phase = [&](size_t offset) {
+      const uint64_t value = Word(bytes, slot + offset);
+      return value < kPhaseCount ? static_cast<Phase>(value) : Phase::kOther;
+    };
+    RankState state;
+    state.rank = static_cast<int>(rank);
+    state.pid = integer(offsetof(Slot, pid));
+    state.start_time_ticks = Word(bytes, slot + offsetof(Slot, start_time_ticks));
+    state.step = integer(offsetof(Slot, step));
+    state.phase = phase(offsetof(Slot, phase));
+    state.collectives = Word(bytes, slot + offsetof(Slot, collectives));
+    state.updated_seconds = seconds(offsetof(Slot, updated_seconds_bits));
+    for (size_t i = 0; i < state.phase_seconds.size(); ++i) {
+      state.phase_seconds[i] = seconds(offsetof(Slot, phase_seconds_bits) + i * sizeof(uint64_t));
+    }
+    state.unsettled_seconds = seconds(offsetof(Slot, unsettled_seconds_bits));
+    state.entered_seconds = seconds(offsetof(Slot, entered_seconds_bits));
+    state.open_phase = phase(offsetof(Slot, open_phase));
+    state.loaded_samples = integer(offsetof(Slot, loaded_samples));
+    state.replaced_samples = integer(offsetof(Slot, replaced_samples));
+    state.loaded_bytes = integer(offsetof(Slot, loaded_bytes));
+    return state;
+  }
+};
+
 absl::StatusOr<std::vector<RankState>> RankBoard::Read(const std::filesystem::path& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) return Failed(errno, "open", path);
   const auto close_file = absl::MakeCleanup([fd] { close(fd); });
-  // Read, not mapped: a file that is cut short meanwhile is an error here, not a SIGBUS.
-  std::string bytes;
-  char buffer[1 << 14];
-  while (bytes.size() <= FileBytes(kLargestWorld)) {
-    const ssize_t count = read(fd, buffer, sizeof(buffer));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return Failed(errno, "read", path);
-    if (count == 0) break;
-    bytes.append(buffer, static_cast<size_t>(count));
-  }
-  const auto word = [&bytes](size_t offset) {
-    uint64_t value = 0;
-    std::memcpy(&value, bytes.data() + offset, sizeof(value));
-    return value;
-  };
-  if (bytes.size() < kLine || bytes.size() % kLine != 0 || word(0) != kMagic ||
-      word(8) != Stamp(static_cast<int>(bytes.size() / kLine) - 1)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(path.string(), " is not a rank board of version ", kVersion));
-  }
-  std::vector<RankState> ranks(bytes.size() / kLine - 1);
-  for (size_t rank = 0; rank < ranks.size(); ++rank) {
-    const size_t slot = kLine * (1 + rank);
-    const auto phase = word(slot + offsetof(Slot, phase));
-    ranks[rank] = {
-        .rank = static_cast<int>(rank),
-        .pid = static_cast<int64_t>(word(slot + offsetof(Slot, pid))),
-        .start_time_ticks = word(slot + offsetof(Slot, start_time_ticks)),
-        .step = static_cast<int64_t>(word(slot + offsetof(Slot, step))),
-        .phase = phase < kPhaseCount ? static_cast<Phase>(phase) : Phase::kOther,
-        .collectives = word(slot + offsetof(Slot, collectives)),
-        .updated_seconds = std::bit_cast<double>(word(slot + offsetof(Slot, updated_seconds_bits))),
-    };
+  std::vector<RankState> ranks;
+  std::vector<bool> settled;
+  // A slot counts when its sequence is even and the same before, in and after what is taken. A rank
+  // that died while it wrote stays odd: then what is there must do.
+  for (int round = 0; round < kReadRounds; ++round) {
+    if (round >= kEagerRounds) std::this_thread::sleep_for(kReadPause);
+    const auto before = Reader::Bytes(fd, path);
+    if (!before.ok()) return before.status();
+    const auto bytes = Reader::Bytes(fd, path);
+    if (!bytes.ok()) return bytes.status();
+    const auto after = Reader::Bytes(fd, path);
+    if (!after.ok()) return after.status();
+    if (before->size() != bytes->size() || after->size() != bytes->size()) continue;
+    ranks.resize((bytes->size() - kLine) / kSlotBytes);
+    settled.resize(ranks.size());
+    bool all = true;
+    for (size_t rank = 0; rank < ranks.size(); ++rank) {
+      if (settled[rank]) continue;
+      const uint64_t sequence = Reader::Sequence(*bytes, rank);
+      settled[rank] = sequence % 2 == 0 && sequence == Reader::Sequence(*before, rank) &&
+                      sequence == Reader::Sequence(*after, rank);
+      ranks[rank] = Reader::State(*bytes, rank);
+      all = all && settled[rank];
+    }
+    if (all) break;
   }
   return ranks;
 }

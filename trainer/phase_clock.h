@@ -2,11 +2,18 @@
 // the wall time.
 //
 // Enter() ends the phase before it, and shows the new one on the rank board, where a hang gets its
-// name from. Phases and steps also go to the trace of a run that is profiled.
+// name from and the ledger its seconds. Phases and steps also go to the trace of a run that is
+// profiled.
+//
+// Two kinds of time are counted as something else than the phase that was entered. Steps that an
+// earlier attempt had made already are `redone`. And of the time in a reduce, the part in which the
+// slowest rank was waited for is `straggler_wait`; how long that was is known some steps later, and
+// until then the time is unsettled.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <deque>
 
 #include "config/rank_board.h"
 #include "trainer/monotonic.h"
@@ -16,27 +23,47 @@ namespace lockstep::trainer {
 
 class PhaseClock {
  public:
-  /// The first phase is startup and began with the process. `board` and `trace` may be null; they
-  /// must outlive the clock.
-  PhaseClock(config::RankBoard* board, int rank, Trace* trace = nullptr);
+  /// The first phase is startup and began with the process. Steps below `redone_until` (0-based)
+  /// were made before. `board` and `trace` may be null; they must outlive the clock.
+  PhaseClock(config::RankBoard* board, int rank, Trace* trace = nullptr, int64_t redone_until = 0);
 
   void Enter(config::Phase phase);
   /// What follows belongs to this step. With a trace collective, see there.
   void SetStep(int64_t step);
 
+  /// In the reduce of `step` this rank waited so long for the slowest one. Steps before it that
+  /// nobody settled had no wait.
+  void SettleReduce(int64_t step, double waited_seconds);
+  /// No more is to come.
+  void SettleAll();
+
   config::Phase phase() const { return phase_; }
-  /// Seconds per phase until now, the open phase included.
+  /// Seconds per phase until now, the open phase included; unsettled time is all-reduce.
   std::array<double, config::kPhaseCount> Seconds() const;
   double WallSeconds() const;  // Since the process started: the sum of Seconds().
 
  private:
+  // A step's time in the phases in which a reduce is waited for: on a GPU the device does it.
+  struct Reduce {
+    int64_t step = 0;
+    double allreduce_seconds = 0;
+    double device_seconds = 0;
+  };
+  config::Phase CountsAs(config::Phase phase) const;
+  void Count(config::Phase phase, double seconds);
+  void Settle(const Reduce& reduce, double waited_seconds);
+  void Show();
+
   config::RankBoard* board_;
   int rank_;
   Trace* trace_;
+  const int64_t redone_until_;
   int64_t step_ = 0;
+  bool stepping_ = false;  // The first step was begun.
   config::Phase phase_ = config::Phase::kStartup;
   double entered_;
   std::array<double, config::kPhaseCount> seconds_{};
+  std::deque<Reduce> unsettled_;
 };
 
 // Enters a phase for a scope and goes back to the one before.

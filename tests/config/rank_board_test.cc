@@ -5,6 +5,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <set>
 #include <string>
 #include <thread>
@@ -38,6 +41,45 @@ TEST(RankBoard, ShowsWhatARankWrote) {
   EXPECT_EQ((*ranks)[1].phase, Phase::kBackward);
   EXPECT_EQ((*ranks)[1].collectives, 2u);
   EXPECT_GT((*ranks)[1].updated_seconds, 0);
+}
+
+TEST(RankBoard, TimesAreOfOneMomentHoweverFastTheyAreWritten) {
+  const TempFolder folder;
+  const auto path = folder.path() / "board";
+  absl::StatusOr<RankBoard> board = RankBoard::Open(path, 2);
+  ASSERT_TRUE(board.ok()) << board.status();
+  board->Claim(1);
+  board->SetLoaded(1, 10, 2, 3000);
+  std::atomic<bool> stop{false};
+  std::thread writer([&] {
+    RankTime time;
+    for (int i = 1; !stop; ++i) {
+      time.phase_seconds.fill(i);
+      time.entered_seconds = time.unsettled_seconds = i;
+      time.open_phase = static_cast<Phase>(i % kPhaseCount);
+      board->SetTime(1, time);
+      if (i % 200 == 0) std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+  });
+  int torn = 0;
+  constexpr int kReads = 2000;
+  for (int i = 0; i < kReads; ++i) {
+    const auto ranks = RankBoard::Read(path);
+    if (!ranks.ok()) break;
+    const RankState& rank = (*ranks)[1];
+    const bool one = std::all_of(rank.phase_seconds.begin(), rank.phase_seconds.end(),
+                                 [&](double seconds) { return seconds == rank.entered_seconds; });
+    if (!one || rank.unsettled_seconds != rank.entered_seconds) ++torn;
+  }
+  stop = true;
+  writer.join();
+  // A writer that loses its core in the middle of writing for long is taken for dead; without the
+  // sequence every tenth reading is torn.
+  EXPECT_LT(torn, kReads / 100);
+  const RankState last = (*RankBoard::Read(path))[1];
+  EXPECT_EQ(last.loaded_samples, 10);
+  EXPECT_EQ(last.replaced_samples, 2);
+  EXPECT_EQ(last.loaded_bytes, 3000);
 }
 
 TEST(RankBoard, IsSharedByProcessesAndOutlivesThem) {

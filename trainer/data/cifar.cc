@@ -140,6 +140,7 @@ class Cifar final : public Dataset {
         split_(options.split) {
     for (const std::string& file : format_.files) {
       files_.emplace_back((folder_ / file).string(), format_.records_per_file * record_bytes());
+      CountInputBytes(format_.records_per_file * record_bytes());
     }
     for (int64_t i = 0; i < size(); ++i) {
       if (Label(i) >= format_.classes) {

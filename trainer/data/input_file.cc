@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -11,6 +12,8 @@
 
 namespace lockstep::trainer {
 namespace {
+
+std::atomic<int64_t> total_bytes{0};
 
 int64_t Nanoseconds(const timespec& time) {
   return static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
@@ -23,6 +26,14 @@ FileStamp ToStamp(const struct stat& status, const std::string& path) {
 }
 
 }  // namespace
+
+int64_t InputBytes() {
+  return total_bytes.load(std::memory_order_relaxed);
+}
+
+void CountInputBytes(int64_t bytes) {
+  total_bytes.fetch_add(bytes, std::memory_order_relaxed);
+}
 
 FileStamp StampOf(const std::string& path) {
   struct stat status {};
@@ -66,6 +77,7 @@ void InputFile::Read(int64_t offset, int64_t count, std::vector<std::byte>& byte
     }
     done += static_cast<size_t>(got);
   }
+  CountInputBytes(count);
 }
 
 }  // namespace lockstep::trainer

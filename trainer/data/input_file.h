@@ -9,6 +9,11 @@
 
 namespace lockstep::trainer {
 
+/// Bytes of the data set that this process has read so far; CountInputBytes() adds those that do
+/// not go through an InputFile. Thread-safe.
+int64_t InputBytes();
+void CountInputBytes(int64_t bytes);
+
 // What tells that a file was changed.
 struct FileStamp {
   int64_t bytes = 0;
