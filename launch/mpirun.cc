@@ -243,9 +243,13 @@ std::vector<std::string> MpirunLauncher::Environment(char** environment, const L
   std::vector<std::string> passed = ChildEnvironment(environment);
   if (!spec.gpus.empty()) {
     std::erase_if(passed, [](const std::string& assignment) {
-      return absl::StartsWith(assignment, "CUDA_VISIBLE_DEVICES=");
+      return absl::StartsWith(assignment, "CUDA_VISIBLE_DEVICES=") ||
+             absl::StartsWith(assignment, "CUDA_DEVICE_ORDER=");
     });
     passed.push_back(absl::StrCat("CUDA_VISIBLE_DEVICES=", absl::StrJoin(spec.gpus, ",")));
+    // The numbers are the driver's. CUDA's own default, the fastest first, is another order where
+    // the cards differ.
+    passed.push_back("CUDA_DEVICE_ORDER=PCI_BUS_ID");
   }
   passed.push_back(absl::StrCat("TMPDIR=", tmp_dir));
   passed.push_back(Mark(config::RunDirectory(spec.run_dir).attempt(spec.attempt)));

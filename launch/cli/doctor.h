@@ -24,7 +24,7 @@ struct TrainerFacts {
 };
 
 /// "GPU driver", "GPUs" and "GPU links" (where there are any), and "NCCL" for a trainer of profile
-/// cuda. In tests LOCKSTEP_NVML and LOCKSTEP_NVIDIA_DRIVER name a stand-in for the driver's
+/// cuda. In tests LOCKSTEP_NVML_LIBRARY and LOCKSTEP_NVIDIA_DRIVER name a stand-in for the driver's
 /// libnvidia-ml.so.1 and /proc/driver/nvidia/version; LOCKSTEP_NCCL names the NCCL the trainer
 /// loads.
 std::vector<Check> GpuChecks(const TrainerFacts& trainer);

@@ -14,6 +14,7 @@
 #include "launch/cli/doctor.h"
 #include "launch/cli/format.h"
 #include "launch/cli/gpus.h"
+#include "metrics/devices/nvml.h"
 
 namespace lockstep::cli {
 namespace {
@@ -178,7 +179,7 @@ Check CheckNccl(const TrainerFacts& trainer) {
 }  // namespace
 
 std::vector<Check> GpuChecks(const TrainerFacts& trainer) {
-  const absl::StatusOr<GpuHost> host = AskNvml(Environment("LOCKSTEP_NVML", "libnvidia-ml.so.1"));
+  const absl::StatusOr<GpuHost> host = AskNvml(metrics::NvmlLibraryName());
   const bool cuda = trainer.profile == "cuda";
   std::vector<Check> checks = {CheckDriver(host, DriverVersionInProc(), cuda)};
   if (host.ok()) {

@@ -1,8 +1,6 @@
 // The NVIDIA GPUs of this host, as the driver's management library (NVML) tells them.
 //
-// libnvidia-ml.so.1 comes with the driver, so it is loaded when asked for and never linked: this
-// program starts where no driver is. Single-threaded; the library is unloaded before a call
-// returns.
+// Asked through metrics/devices/nvml.h; the library is unloaded before a call returns.
 #pragma once
 
 #include <cstdint>

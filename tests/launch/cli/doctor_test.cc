@@ -24,7 +24,7 @@ class DoctorTest : public ::testing::Test {
     fs::create_directory(folder_.path() / "bin");
     program_ = (folder_.path() / "bin" / "lockstep").string();
     fs::copy_file(LOCKSTEP_PROGRAM, program_);
-    environment_["LOCKSTEP_NVML"] = "libnvidia-ml-none.so.1";
+    environment_["LOCKSTEP_NVML_LIBRARY"] = "libnvidia-ml-none.so.1";
     environment_["LOCKSTEP_NVIDIA_DRIVER"] = (folder_.path() / "none").string();
     Trainer("cpu");
   }
@@ -41,7 +41,7 @@ class DoctorTest : public ::testing::Test {
 
   // A driver of this version with GPUs of these capabilities.
   void Driver(const std::string& version, const std::string& gpus) {
-    environment_["LOCKSTEP_NVML"] = FAKE_NVML;
+    environment_["LOCKSTEP_NVML_LIBRARY"] = FAKE_NVML;
     environment_["FAKE_NVML_DRIVER"] = version;
     environment_["FAKE_NVML_GPUS"] = gpus;
     InProc(version);
@@ -143,7 +143,7 @@ TEST_F(DoctorTest, ADriverWithoutItsLibraryAndOneWithoutGpus) {
 }
 
 TEST_F(DoctorTest, ALibraryThatIsNoNvmlIsNamedByWhatItLacks) {
-  environment_["LOCKSTEP_NVML"] = FAKE_NCCL;
+  environment_["LOCKSTEP_NVML_LIBRARY"] = FAKE_NCCL;
   Expect(Doctor()["GPU driver"], "warn", "has no nvmlInit_v2");
 }
 

@@ -85,6 +85,7 @@ TEST_F(MpirunTest, RanksSeeOnlyTheGpusTheyWereGiven) {
   spec.gpus = {"2", "3"};
   const auto passed = MpirunLauncher::Environment(environment.data(), spec, "/tmp/t");
   EXPECT_THAT(passed, Contains("CUDA_VISIBLE_DEVICES=2,3"));
+  EXPECT_THAT(passed, Contains("CUDA_DEVICE_ORDER=PCI_BUS_ID"));
   EXPECT_THAT(passed, testing::Not(Contains(ours)));
 }
 

@@ -1,0 +1,13 @@
+// Which XIDs, the errors NVIDIA's driver reports by number, end a GPU's use until it is reset.
+#pragma once
+
+namespace lockstep::metrics {
+
+/// What a fatal XID says, in a few words; nullptr for one that a program's bug causes (13, 31, 43),
+/// that is contained (94: the process ends, the GPU goes on) or that only informs (63, 92).
+///
+/// Fatal are those whose immediate action in NVIDIA's documentation is to reset the GPU or to
+/// restart the machine: docs.nvidia.com/deploy/xid-errors, "XID Errors" and its catalog.
+const char* FatalXid(int xid);
+
+}  // namespace lockstep::metrics
