@@ -78,7 +78,7 @@ ControlServiceImpl::Unary* ControlServiceImpl::SubmitRun(Context* context,
     return Ended(context, ToGrpc(status));
   }
   Submission submission =
-      ParseSubmission(*request, {options_.slots, supervisor_.free_slots(), options_.cores,
+      ParseSubmission(*request, {options_.slots, supervisor_.overview().free_slots, options_.cores,
                                  options_.allowed_roots, options_.weights});
   if (!submission.violations.empty()) return Ended(context, BadRequest(submission.violations));
   if (!submission.refused.ok()) return Ended(context, ToGrpc(submission.refused));
@@ -228,7 +228,19 @@ ControlServiceImpl::Unary* ControlServiceImpl::ListCheckpoints(
   for (const CheckpointOnDisk& checkpoint : launch::ListCheckpoints(directory.checkpoints())) {
     *response->add_checkpoints() = ToProto(checkpoint);
   }
-  return Ended(context, grpc::Status::OK);
+  Unary* reactor = context->DefaultReactor();
+  supervisor_.CheckpointCosts(
+      (*run)->run_id(), [reactor, response](const std::vector<CheckpointCost>& costs) {
+        for (v1::Checkpoint& checkpoint : *response->mutable_checkpoints()) {
+          for (const CheckpointCost& cost : costs) {
+            if (cost.step != checkpoint.step()) continue;
+            checkpoint.set_has_cost(true);
+            checkpoint.set_cost(static_cast<double>(cost.micros) / metrics::kMicrosPerUnit);
+          }
+        }
+        reactor->Finish(grpc::Status::OK);
+      });
+  return reactor;
 }
 
 ControlServiceImpl::Unary* ControlServiceImpl::VerifyCheckpoint(
@@ -314,30 +326,6 @@ ControlServiceImpl::Unary* ControlServiceImpl::Predict(Context* context,
     reactor->Finish(ToGrpc(asked));
   }
   return reactor;
-}
-
-ControlServiceImpl::Unary* ControlServiceImpl::GetStatus(Context* context,
-                                                         const v1::GetStatusRequest* request,
-                                                         v1::GetStatusResponse* response) {
-  response->set_version(options_.version);
-  response->set_pid(getpid());
-  response->set_uptime_seconds(
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count());
-  response->set_state_dir(options_.state_dir);
-  response->set_socket(options_.socket);
-  response->set_tcp_address(options_.tcp_address);
-  if (options_.metrics_address) response->set_metrics_address(options_.metrics_address());
-  response->set_slots(options_.slots);
-  response->set_free_slots(supervisor_.free_slots());
-  for (const Supervisor::Listed& listed : supervisor_.List()) {
-    const v1::RunState state = listed.run->state();
-    if (state == v1::RUN_STATE_QUEUED) response->set_queued(response->queued() + 1);
-    const bool live = state == v1::RUN_STATE_STARTING || state == v1::RUN_STATE_RUNNING ||
-                      state == v1::RUN_STATE_PAUSING || state == v1::RUN_STATE_STOPPING ||
-                      state == v1::RUN_STATE_RECOVERING;
-    if (live) response->set_running(response->running() + 1);
-  }
-  return Ended(context, grpc::Status::OK);
 }
 
 ControlServiceImpl::Unary* ControlServiceImpl::Shutdown(Context* context,

@@ -25,6 +25,8 @@ struct ControlServiceOptions {
   std::function<std::string()> metrics_address;  // Asked at each GetStatus: known late.
   std::vector<std::string> allowed_roots;
   std::vector<config::NamedWeights> weights;  // What model.pretrained may name.
+  config::PriceConfig price;
+  double monthly_budget = 0;  // 0 = none.
   int slots = 1;
   int cores = 1;
   ModelServerOptions models;
@@ -67,6 +69,7 @@ class ControlServiceImpl final : public v1::ControlService::CallbackService {
   Unary* VerifyCheckpoint(Context*, const v1::VerifyCheckpointRequest*,
                           v1::VerifyCheckpointResponse*) override;
   Unary* Predict(Context*, const v1::PredictRequest*, v1::PredictResponse*) override;
+  Unary* GetCost(Context*, const v1::GetCostRequest*, v1::GetCostResponse*) override;
   Unary* GetStatus(Context*, const v1::GetStatusRequest*, v1::GetStatusResponse*) override;
   Unary* Shutdown(Context*, const v1::ShutdownRequest*, v1::ShutdownResponse*) override;
 

@@ -6,7 +6,6 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
-#include "metrics/pricing.h"
 
 namespace lockstep::launch {
 namespace {
@@ -24,7 +23,8 @@ std::string Bounded(std::string text) {
 
 }  // namespace
 
-Coordinator::Coordinator(CoordinatorOptions options) : options_(std::move(options)) {}
+Coordinator::Coordinator(CoordinatorOptions options)
+    : options_(std::move(options)), pricing_(options_.price, options_.host) {}
 
 std::string Coordinator::RandomHex(int bytes) {
   std::string hex;
@@ -82,17 +82,21 @@ void Coordinator::Enter(Run& run, RunState to, std::string reason, Now now, bool
   run.state = to;
   run.reason = Bounded(std::move(reason));
   ++transitions_[{from, to}];
+  using Interval = metrics::Account::Interval;
+  const auto account = [&](Interval next) {
+    run.account.Switch(next, run.attempt, run.spec.ranks, {now.monotonic, now.unix}, pricing_,
+                       crashed);
+  };
   switch (to) {
     case RunState::kStarting:
-      run.clock.Switch(RunClock::Interval::kAttempt, now.monotonic);
+      account(Interval::kAttempt);
       break;
     case RunState::kRecovering:
-      run.clock.Switch(RunClock::Interval::kRecovery, now.monotonic, true);
+      crashed = true;
+      account(Interval::kRecovery);
       break;
     case RunState::kPaused:
-      if (!run.has_processes && run.started_unix != 0) {
-        run.clock.Switch(RunClock::Interval::kPausedFree, now.monotonic, crashed);
-      }
+      if (!run.has_processes && run.started_unix != 0) account(Interval::kPausedFree);
       break;
     case RunState::kQueued:
       run.queue_order = next_queue_order_++;
@@ -101,7 +105,8 @@ void Coordinator::Enter(Run& run, RunState to, std::string reason, Now now, bool
     case RunState::kCompleted:
     case RunState::kStopped:
     case RunState::kFailed:
-      run.clock.Switch(RunClock::Interval::kIdle, now.monotonic, crashed);
+      account(Interval::kIdle);
+      ended_micros_ += run.account.cost().total();
       run.ended_unix = now.unix;
       run.recovery_began_at = 0;
       live_.erase(run.spec.id);
@@ -151,7 +156,16 @@ int Coordinator::free_slots() const {
     const Run& run = runs_.at(id);
     if (run.holds_slots()) used += run.spec.ranks;
   }
-  return options_.slots - used;
+  // A bad slot that a run holds is counted once; what goes wrong there, that run will tell.
+  for (const auto& [number, why] : bad_slots_) {
+    const bool held = std::any_of(live_.begin(), live_.end(), [&](const auto& entry) {
+      const Run& run = runs_.at(entry.first);
+      return run.holds_slots() && run.has_processes &&
+             std::find(run.slots.begin(), run.slots.end(), number) != run.slots.end();
+    });
+    if (!held && number < options_.slots) ++used;
+  }
+  return std::max(0, options_.slots - used);
 }
 
 std::vector<int> Coordinator::FreeSlotNumbers(int count) const {
@@ -160,6 +174,7 @@ std::vector<int> Coordinator::FreeSlotNumbers(int count) const {
     const Run& run = runs_.at(id);
     if (run.holds_slots() && run.has_processes) taken.insert(run.slots.begin(), run.slots.end());
   }
+  for (const auto& [number, why] : bad_slots_) taken.insert(number);
   std::vector<int> numbers;
   for (int number = 0; number < options_.slots && static_cast<int>(numbers.size()) < count;
        ++number) {
@@ -187,6 +202,7 @@ std::vector<std::string> Coordinator::Queue() const {
 void Coordinator::Schedule(Now now) {
   if (draining_) return;
   int free = free_slots();
+  const std::string unaffordable = MonthIsSpent(0) ? MonthReason(now) : std::string();
   for (const std::string& id : Queue()) {
     Run& run = At(id);
     if (run.spec.ranks > options_.slots) {
@@ -199,10 +215,37 @@ void Coordinator::Schedule(Now now) {
       }
       continue;
     }
-    if (run.spec.ranks > free) return;
+    if (!unaffordable.empty()) {
+      if (run.reason != unaffordable) {
+        run.reason = unaffordable;
+        Persist(run);
+      }
+      continue;
+    }
+    if (run.spec.ranks > free) {
+      const std::string why = WhyItWaits(run);
+      if (!why.empty() && run.reason != why) {
+        run.reason = why;
+        Persist(run);
+      }
+      return;
+    }
     free -= run.spec.ranks;
     Start(run, now);
   }
+}
+
+// Bad slots keep even an idle daemon from starting this run; empty = others hold what it needs.
+std::string Coordinator::WhyItWaits(const Run& run) const {
+  const int good = options_.slots - static_cast<int>(bad_slots_.size());
+  if (bad_slots_.empty() || run.spec.ranks <= good) return {};
+  std::string why = absl::StrCat("needs ", run.spec.ranks, " slots; ", good, " of ", options_.slots,
+                                 " are good:");
+  for (const auto& [number, trouble] : bad_slots_) {
+    absl::StrAppend(&why, " slot ", number, ": ", trouble, ";");
+  }
+  why.pop_back();
+  return why;
 }
 
 void Coordinator::Start(Run& run, Now now) {
@@ -226,10 +269,6 @@ void Coordinator::Start(Run& run, Now now) {
   Emit(Action::Kind::kLaunch, run);
 }
 
-double Coordinator::Cost(const Run& run, Now now) const {
-  return metrics::Cost(options_.price, run.spec.ranks, run.clock.PaidSeconds(now.monotonic));
-}
-
 // --- After a restart of the daemon.
 
 void Coordinator::Restore(std::vector<Run> runs, Now now) {
@@ -238,7 +277,10 @@ void Coordinator::Restore(std::vector<Run> runs, Now now) {
     Run& run = runs_.emplace(id, std::move(stored)).first->second;
     next_number_ = std::max(next_number_, run.number + 1);
     next_queue_order_ = std::max(next_queue_order_, run.queue_order + 1);
-    if (IsTerminal(run.state)) continue;
+    if (IsTerminal(run.state)) {
+      ended_micros_ += run.account.cost().total();
+      continue;
+    }
     run.sequence += kSequenceGap;
     Live& live = live_[id];
     live.changed_at = now.monotonic;

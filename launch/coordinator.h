@@ -50,6 +50,7 @@ struct Action {
     kKill,          // Kill the processes of the attempt.
     kDescribeHang,  // Find out who hangs; answer with HangDescribed().
     kFinishOrder,   // Order `order.id` ended with `status`, after `step`.
+    kWarn,          // Something a person should know of: `reason`.
   };
   Kind kind = Kind::kNotify;
   std::string run;
@@ -75,9 +76,10 @@ struct ProgressFacts {
   int64_t step = 0;        // Done in the run.
   int64_t first_step = 0;  // The attempt started from.
   int64_t attempt_steps = 0;
-  PhaseSeconds phases{};
-  double p99_step_seconds = 0;    // 0 = unknown.
-  double evaluation_seconds = 0;  // Of the last one; 0 = unknown.
+  double mean_step_seconds = 0;  // 0 = unknown, likewise below.
+  double p99_step_seconds = 0;
+  double eta_seconds = -1;        // Negative = unknown.
+  double evaluation_seconds = 0;  // Of the last one.
   bool held = false;
 };
 
@@ -98,6 +100,8 @@ struct OrderOutcome {
 struct CoordinatorOptions {
   int slots = 1;
   config::PriceConfig price;
+  std::string host;  // Name of this machine, for the prices.
+  config::BudgetConfig budget;
   std::function<uint64_t()> random;  // Tokens, order ids and jitter; required.
   double min_stall_seconds = 60;     // When the run sets no timeout.
   double startup_allowance_seconds = 600;
@@ -129,6 +133,12 @@ class Coordinator {
   void Detached(const std::string& run, int attempt);
   void Progressed(const std::string& run, int attempt, const ProgressFacts& progress, Now now);
   void Observed(const std::string& run, int attempt, const BoardFacts& board, Now now);
+  /// What the ranks have spent so far, for the ledger. Call it about once a second for each run
+  /// that has processes, and a last time before GangEnded().
+  void Used(const std::string& run, int attempt, const std::vector<metrics::RankUsage>& ranks,
+            Now now);
+  /// An evaluation: the value of the metric named in the run's limits.
+  void Evaluated(const std::string& run, int attempt, int64_t step, double value, Now now);
   void CheckpointWritten(const std::string& run, int attempt, const CheckpointFacts& checkpoint,
                          Now now);
   void OrderDone(const std::string& run, int attempt, const OrderOutcome& outcome, Now now);
@@ -141,6 +151,9 @@ class Coordinator {
                  Now now);
   void HangDescribed(const std::string& run, int attempt, const HangReport& report, Now now);
 
+  /// Slots that are given to no new attempt (their GPU is bad), by number, each with why.
+  void SetBadSlots(std::map<int, std::string> slots) { bad_slots_ = std::move(slots); }
+
   /// Deadlines, backoff, limits, the queue. Call it several times a second.
   void Tick(Now now);
   /// No attempt is launched any more; for a daemon that is about to end.
@@ -152,23 +165,35 @@ class Coordinator {
   void RestoreTransitions(std::map<std::pair<RunState, RunState>, int64_t> counts) {
     transitions_ = std::move(counts);
   }
+  /// What the posted lines of the running month sum up to; call it after Restore().
+  void RestoreMonth(int64_t posted_micros, Now now);
 
   /// The run changed in the eyes of others: a new sequence number, nothing else.
   void Touch(const std::string& run) { ++runs_.at(run).sequence; }
 
   std::vector<Action> TakeActions();
+  /// Lines of the ledger to be stored with their runs, by run.
+  std::vector<std::pair<std::string, metrics::LedgerLine>> TakeLines();
 
   // --- Looking.
   const std::map<std::string, Run>& runs() const { return runs_; }
   const Run* Find(const std::string& id) const;
   int slots() const { return options_.slots; }
   int free_slots() const;
-  /// The lowest numbers that no run holds, `count` of them where there are so many. A run that
-  /// recovers holds its slots, but not their numbers.
+  /// The lowest numbers of good slots that no run holds, `count` of them where there are so many. A
+  /// run that recovers holds its slots, but not their numbers.
   std::vector<int> FreeSlotNumbers(int count) const;
   /// Ids in the order they will start.
   std::vector<std::string> Queue() const;
+  const metrics::Pricing& pricing() const { return pricing_; }
+  /// In the currency, until now: what is counted and what has passed since.
   double Cost(const Run& run, Now now) const;
+  /// At the end of the run, from how far it is; negative = unknown.
+  double ProjectedCost(const Run& run, Now now) const;
+  /// The limit of the run that is nearest to being used up: which share, and its name; 0 = none.
+  std::pair<double, std::string> NearestLimit(const Run& run, Now now) const;
+  /// All runs since the month began (UTC), millionths.
+  int64_t MonthMicros() const;
   double StallLimitSeconds(const std::string& run) const;
   const std::map<std::pair<RunState, RunState>, int64_t>& transitions() const {
     return transitions_;
@@ -185,6 +210,8 @@ class Coordinator {
     int64_t attempt_steps = 0;
     double p99_step_seconds = 0;
     double evaluation_seconds = 0;
+    double mean_step_seconds = 0;
+    double eta_seconds = -1;
     bool has_board = false;
     BoardFacts board;
     bool hang_asked = false;
@@ -229,13 +256,26 @@ class Coordinator {
 
   void Watch(Run& run, Live& live, Now now);
   void CheckLimits(Run& run, Live& live, Now now);
-  std::string LimitReached(const Run& run, Now now) const;
+  void Warn(Run& run, Now now);
+  void WarnOfMonth();
+  std::string LimitReached(const Run& run, double ahead_seconds, Now now) const;
+  double RanksPerHour(const Run& run, Now now) const;
+  double SecondsToEnd(const Run& run) const;
+  std::string WhyItWaits(const Run& run) const;
+  bool MonthIsSpent(double ahead) const;
+  std::string MonthReason(Now now) const;
+  int64_t AllMicros() const;
+  double Uncounted(Now now) const;
+  void FollowMonth(Now now);
+  void Judge(Run& run, Now now);
+  void CloseAccount(Run& run, const GangEnd& end, Now now);
   void AskWhoHangs(Run& run, Live& live, std::string why);
   std::pair<double, const char*> StallLimit(const Run& run, const Live& live) const;
 
   std::string RandomHex(int bytes);
 
   const CoordinatorOptions options_;
+  const metrics::Pricing pricing_;
   std::map<std::string, Run> runs_;
   std::map<std::string, Live> live_;  // Of runs that have not ended.
   uint64_t next_number_ = 1;
@@ -245,6 +285,13 @@ class Coordinator {
   std::vector<Action> actions_;
   std::map<std::pair<RunState, RunState>, int64_t> transitions_;
   std::map<std::string, int64_t> watchdog_fired_;
+  std::map<int, std::string> bad_slots_;
+
+  double leave_seconds_ = 1;         // From the last goodbye to the end of its processes.
+  int64_t ended_micros_ = 0;         // Cost of the runs that have ended.
+  int month_ = 0;                    // Which one it is, counted from year 0.
+  int64_t before_month_micros_ = 0;  // Cost of all runs until it began.
+  int month_warned_percent_ = 0;
 };
 
 }  // namespace lockstep::launch

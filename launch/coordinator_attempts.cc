@@ -22,6 +22,19 @@ void Count(std::vector<uint64_t>& counts, double& sum, double seconds) {
   sum += seconds;
 }
 
+constexpr double kLongestLeave = 5;
+
+// So many checkpoints are remembered with what they had cost.
+constexpr size_t kMostCheckpointCosts = 1000;
+
+void NoteCheckpointCost(Run& run, int64_t step, int64_t micros) {
+  std::vector<CheckpointCost>& costs = run.checkpoint_costs;
+  // A step that is saved again after a crash has cost more since.
+  std::erase_if(costs, [&](const CheckpointCost& cost) { return cost.step >= step; });
+  costs.push_back({step, micros});
+  if (costs.size() > kMostCheckpointCosts) costs.erase(costs.begin());
+}
+
 // Ends that another attempt would only repeat.
 bool IsFinal(int exit_code) {
   switch (static_cast<TrainerExit>(exit_code)) {
@@ -143,6 +156,26 @@ absl::Status Coordinator::RegisterExternal(RunSpec spec, const HelloFacts& hello
   return absl::OkStatus();
 }
 
+void Coordinator::Used(const std::string& id, int attempt,
+                       const std::vector<metrics::RankUsage>& ranks, Now now) {
+  Run* run = Current(id, attempt);
+  if (run == nullptr) return;
+  run->account.Observe(ranks, {now.monotonic, now.unix}, pricing_);
+  Notify(*run);
+}
+
+// The processes ended while nobody watched: what came after was no part of the attempt.
+void Coordinator::CloseAccount(Run& run, const GangEnd& end, Now now) {
+  using Interval = metrics::Account::Interval;
+  const int code = run.has_goodbye ? run.goodbye_exit : end.exit_code;
+  const Interval next = !IsOrderly(code)                                 ? Interval::kRecovery
+                        : code == static_cast<int>(TrainerExit::kPaused) ? Interval::kPausedFree
+                                                                         : Interval::kIdle;
+  run.account.Switch(next, run.attempt, run.spec.ranks,
+                     {end.ended_at, now.unix - (now.monotonic - end.ended_at)}, pricing_,
+                     !IsOrderly(code));
+}
+
 void Coordinator::Detached(const std::string& id, int attempt) {
   if (Run* run = Current(id, attempt)) LiveOf(*run).attached = false;
 }
@@ -166,7 +199,8 @@ void Coordinator::Progressed(const std::string& id, int attempt, const ProgressF
   }
   run->step = progress.step;
   run->progress_attempt = attempt;
-  run->clock.Report(progress.phases, now.monotonic);
+  live.mean_step_seconds = progress.mean_step_seconds;
+  live.eta_seconds = progress.eta_seconds;
   Notify(*run);
 }
 
@@ -188,6 +222,9 @@ void Coordinator::CheckpointWritten(const std::string& id, int attempt,
     Count(run->checkpoint_write_counts, run->checkpoint_write_sum, checkpoint.write_seconds);
     NoteCheckpoint(*run, checkpoint);
     run->last_checkpoint.at_unix = now.unix;
+    run->account.AddCheckpointBytes(checkpoint.bytes, pricing_);
+    NoteCheckpointCost(*run, checkpoint.step,
+                       std::llround(Cost(*run, now) * metrics::kMicrosPerUnit));
   } else {
     ++run->checkpoints_failed;
   }
@@ -223,6 +260,7 @@ void Coordinator::GangEnded(const std::string& id, int attempt, const GangEnd& e
   }
   int code = end.exit_code;
   std::string reason = end.reason;
+  if (end.ended_at > 0 && end.ended_at < now.monotonic) CloseAccount(*run, end, now);
   if (run->has_goodbye && (IsOrderly(run->goodbye_exit) || code < 0 || reason.empty())) {
     // Rank 0 says it last of all, when everything is durable: what happens to the processes after
     // that does not count.
@@ -235,6 +273,9 @@ void Coordinator::GangEnded(const std::string& id, int attempt, const GangEnd& e
 
 void Coordinator::EndAttempt(Run& run, int exit_code, const std::string& said, Now now) {
   const bool restored = LiveOf(run).restored && !LiveOf(run).attached;
+  if (run.has_goodbye && !run.spec.external && !restored) {
+    leave_seconds_ = std::clamp(now.monotonic - LiveOf(run).goodbye_at, 0.0, kLongestLeave);
+  }
   run.has_processes = false;
   run.gang = {};
   run.held = false;
@@ -272,7 +313,13 @@ void Coordinator::EndAttempt(Run& run, int exit_code, const std::string& said, N
            now, true);
   } else {
     run.failed_step = run.step;
-    Crash(run, run.hang ? "hang" : restored ? "coordinator" : "rank_crash", reason, now);
+    const bool bad_gpu = std::any_of(run.slots.begin(), run.slots.end(),
+                                     [&](int slot) { return bad_slots_.count(slot) > 0; });
+    const char* label = bad_gpu    ? "gpu_fault"
+                        : run.hang ? "hang"
+                        : restored ? "coordinator"
+                                   : "rank_crash";
+    Crash(run, label, reason, now);
   }
 }
 
@@ -280,7 +327,8 @@ void Coordinator::Paused(Run& run, const std::string& reason, Now now, bool cras
   if (run.state == RunState::kPaused) {
     // Held processes ended: still paused, but without slots now.
     run.reason = reason;
-    run.clock.Switch(RunClock::Interval::kPausedFree, now.monotonic, crashed);
+    run.account.Switch(metrics::Account::Interval::kPausedFree, run.attempt, run.spec.ranks,
+                       {now.monotonic, now.unix}, pricing_, crashed);
     Persist(run);
   } else {
     Enter(run, RunState::kPaused, reason, now, crashed);

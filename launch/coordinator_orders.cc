@@ -135,10 +135,14 @@ absl::StatusOr<std::string> Coordinator::Resume(Run& run, Now now) {
     case RunState::kRecovering:
       return std::string();
     case RunState::kPaused: {
-      const std::string limit = LimitReached(run, now);
+      const std::string limit = LimitReached(run, SecondsToEnd(run), now);
       if (!limit.empty()) {
         return absl::ResourceExhaustedError(absl::StrCat(
             "cannot resume run ", run.spec.id, ": ", limit, "; submit a run with a higher limit"));
+      }
+      if (MonthIsSpent(0)) {
+        return absl::ResourceExhaustedError(
+            absl::StrCat("cannot resume run ", run.spec.id, ": ", MonthReason(now)));
       }
       if (!run.has_processes) {
         Enter(run, RunState::kQueued, "resumed; waits for slots", now);

@@ -12,7 +12,6 @@ namespace {
 // time in between says nothing about the ranks.
 constexpr double kTickGapSeconds = 3;
 constexpr double kKillAgainSeconds = 5;
-constexpr double kLimitAgainSeconds = 60;
 
 // What a rank is allowed to take long for.
 enum class Work { kStartup, kEvaluation, kCheckpoint, kHeld, kTraining };
@@ -93,6 +92,7 @@ void Coordinator::Tick(Now now) {
     }
   }
   last_tick_ = now.monotonic;
+  FollowMonth(now);
 
   std::vector<std::string> ids;
   ids.reserve(live_.size());
@@ -102,7 +102,11 @@ void Coordinator::Tick(Now now) {
     if (run.has_processes) {
       Watch(run, live_[id], now);
     } else if (run.state == RunState::kRecovering && !draining_ && now.monotonic >= run.retry_at) {
-      if (run.spec.ranks <= options_.slots) {
+      const std::string why = WhyItWaits(run);
+      if (!why.empty()) {
+        // A GPU went bad under it: it waits for it, or for a person, with what it has saved.
+        Paused(run, why, now);
+      } else if (run.spec.ranks <= options_.slots) {
         Start(run, now);
       } else {
         Enter(run, RunState::kFailed,
@@ -110,7 +114,9 @@ void Coordinator::Tick(Now now) {
               now);
       }
     }
-    if (!IsTerminal(run.state)) CheckLimits(run, live_[id], now);
+    if (IsTerminal(run.state)) continue;
+    run.account.Advance({now.monotonic, now.unix}, pricing_);
+    CheckLimits(run, live_[id], now);
   }
   Schedule(now);
 }
@@ -200,33 +206,6 @@ void Coordinator::HangDescribed(const std::string& id, int attempt, const HangRe
     Enter(*run, RunState::kRecovering, why, now);
   }
   KillGang(*run, why, now);
-}
-
-std::string Coordinator::LimitReached(const Run& run, Now now) const {
-  const double paid = run.clock.PaidSeconds(now.monotonic);
-  if (run.spec.max_seconds > 0 && paid >= run.spec.max_seconds) {
-    return absl::StrFormat("budget: ran for %.0f s, cost.max_time is %.0f s", paid,
-                           run.spec.max_seconds);
-  }
-  const double cost = Cost(run, now);
-  if (run.spec.max_cost > 0 && cost >= run.spec.max_cost) {
-    return absl::StrFormat("budget: cost %.4f %s, cost.max_cost is %.4f", cost,
-                           options_.price.currency, run.spec.max_cost);
-  }
-  return {};
-}
-
-void Coordinator::CheckLimits(Run& run, Live& live, Now now) {
-  const bool spends = run.state == RunState::kStarting || run.state == RunState::kRunning ||
-                      run.state == RunState::kRecovering ||
-                      (run.state == RunState::kPaused && run.has_processes);
-  if (!spends || !Outstanding(run, OrderKind::kPause).empty()) return;
-  if (live.limit_tried_at != 0 && now.monotonic - live.limit_tried_at < kLimitAgainSeconds) return;
-  const std::string limit = LimitReached(run, now);
-  if (limit.empty()) return;
-  live.limit_tried_at = now.monotonic;
-  // The order may fail (a full disk); then it is tried again later.
-  (void)Pause(run, false, limit, now);
 }
 
 }  // namespace lockstep::launch

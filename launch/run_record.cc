@@ -1,5 +1,7 @@
 #include "launch/run_record.h"
 
+#include "launch/account_json.h"
+
 #include <array>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -16,36 +18,19 @@ const char* OrderName(OrderKind kind) {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RestartPolicy, max_restarts, backoff_seconds,
                                                 max_backoff_seconds, stall_timeout_seconds)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Limits, max_seconds, max_cost, max_joules, stop,
+                                                gain_per_cost, metric)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RunSpec, id, name, run_dir, submitted_by,
                                                 config_hash, model, dataset, ranks, priority,
-                                                external, submitted_unix, restart, max_seconds,
-                                                max_cost)
+                                                external, submitted_unix, restart, limits)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(MetricPoint, step, value, cost_micros)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(CheckpointCost, step, micros)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Order, id, kind, reason, to_ranks, issued_at)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(CheckpointFacts, step, bytes, write_seconds,
-                                                stall_seconds, ok, error, path, at_unix)
+                                                stall_seconds, ok, error, path, at_unix,
+                                                cost_micros)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankProcess, pid, start_time_ticks)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Gang, pid, start_time_ticks)
-
-// A function of RunClock's namespace, found by argument-dependent look-up.
-static void to_json(Json& json, const RunClock& clock) {
-  const RunClock::State s = clock.Save();
-  json = Json{{"interval", s.interval},    {"interval_start", s.interval_start},
-              {"earlier", s.earlier},      {"unpaid", s.unpaid},
-              {"reported", s.reported},    {"launch_overhead", s.launch_overhead},
-              {"has_report", s.has_report}};
-}
-
-static RunClock ClockFromJson(const Json& json, double shift) {
-  RunClock::State s;
-  json.at("interval").get_to(s.interval);
-  json.at("interval_start").get_to(s.interval_start);
-  json.at("earlier").get_to(s.earlier);
-  json.at("unpaid").get_to(s.unpaid);
-  json.at("reported").get_to(s.reported);
-  json.at("launch_overhead").get_to(s.launch_overhead);
-  json.at("has_report").get_to(s.has_report);
-  return RunClock::Load(s, shift);
-}
 
 std::string ToJson(const Run& run) {
   Json json = {{"spec", run.spec},
@@ -79,7 +64,10 @@ std::string ToJson(const Run& run) {
                {"started_unix", run.started_unix},
                {"ended_unix", run.ended_unix},
                {"queued_at", run.queued_at},
-               {"clock", run.clock},
+               {"account", AccountToJson(run.account)},
+               {"checkpoint_costs", run.checkpoint_costs},
+               {"metric_points", run.metric_points},
+               {"warned_percent", run.warned_percent},
                {"restarts_by_reason", run.restarts_by_reason},
                {"lost_steps", run.lost_steps},
                {"checkpoints_ok", run.checkpoints_ok},
@@ -128,7 +116,13 @@ Run RunFromJson(const std::string& text, double shift) {
   json.at("started_unix").get_to(run.started_unix);
   json.at("ended_unix").get_to(run.ended_unix);
   json.at("queued_at").get_to(run.queued_at);
-  run.clock = ClockFromJson(json.at("clock"), shift);
+  run.account = json.contains("clock")
+                    ? AccountFromClock(json.at("clock"), run.attempt, run.spec.ranks, shift)
+                    : AccountFromJson(json.at("account"), shift);
+  // Stores of schema 1 lack these.
+  run.checkpoint_costs = json.value("checkpoint_costs", std::vector<CheckpointCost>());
+  run.metric_points = json.value("metric_points", std::vector<MetricPoint>());
+  run.warned_percent = json.value("warned_percent", 0);
   json.at("restarts_by_reason").get_to(run.restarts_by_reason);
   json.at("lost_steps").get_to(run.lost_steps);
   json.at("checkpoints_ok").get_to(run.checkpoints_ok);

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "launch/launcher.h"
-#include "launch/run_clock.h"
 #include "launch/run_state.h"
+#include "metrics/ledger.h"
 
 namespace lockstep::launch {
 
@@ -21,6 +21,16 @@ struct RestartPolicy {
   double backoff_seconds = 1;
   double max_backoff_seconds = 60;
   double stall_timeout_seconds = 0;  // 0 = max(60 s, 20 x the p99 step).
+};
+
+// Where a run has to end although it is not done.
+struct Limits {
+  double max_seconds = 0;  // Of slots held; 0 = no limit, likewise below.
+  double max_cost = 0;     // In the daemon's currency.
+  double max_joules = 0;
+  bool stop = false;         // At a limit: stop the run. Otherwise it pauses.
+  double gain_per_cost = 0;  // Percent of the metric that a unit of the currency must buy.
+  std::string metric;        // Name of a score, or "loss".
 };
 
 struct RunSpec {
@@ -37,8 +47,7 @@ struct RunSpec {
   bool external = false;  // Started by a user under mpirun: takes orders, is never restarted.
   double submitted_unix = 0;
   RestartPolicy restart;
-  double max_seconds = 0;  // Of slots held; 0 = no limit.
-  double max_cost = 0;     // 0 = no limit.
+  Limits limits;
 };
 
 enum class OrderKind : int { kPause, kHold, kResume, kCheckpoint, kStop, kKill };
@@ -63,6 +72,20 @@ struct CheckpointFacts {
   std::string error;
   std::string path;
   double at_unix = 0;
+  int64_t cost_micros = 0;  // Of the run until then.
+};
+
+// What an evaluation said of the metric of Limits, and what the run had cost by then.
+struct MetricPoint {
+  int64_t step = 0;
+  double value = 0;
+  int64_t cost_micros = 0;
+};
+
+// What a checkpoint had cost.
+struct CheckpointCost {
+  int64_t step = 0;
+  int64_t micros = 0;
 };
 
 // A rank process of an external run; the launcher knows those of the others.
@@ -109,7 +132,10 @@ struct Run {
   double ended_unix = 0;
   double queued_at = 0;
 
-  RunClock clock;
+  metrics::Account account;
+  std::vector<CheckpointCost> checkpoint_costs;  // By step; the newest ones.
+  std::vector<MetricPoint> metric_points;        // By step; the newest ones.
+  int warned_percent = 0;                        // Of its nearest limit; 0, 80 or 95.
   std::map<std::string, int64_t> restarts_by_reason;
   int64_t lost_steps = 0;
   int64_t checkpoints_ok = 0;

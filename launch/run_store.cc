@@ -2,20 +2,17 @@
 
 #include <SQLiteCpp/SQLiteCpp.h>
 #include <sqlite3.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "launch/run_store_rows.h"
 
 namespace lockstep::launch {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr int64_t kMaxTransitions = 100'000;
-constexpr int64_t kMaxRequests = 10'000;
 
 constexpr const char* kSchema = R"sql(
 CREATE TABLE runs(
@@ -33,18 +30,20 @@ CREATE INDEX requests_by_order ON requests(order_id) WHERE order_id != '';
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 )sql";
 
-std::string Checksum(std::initializer_list<const std::string*> parts) {
-  XXH3_state_t* state = XXH3_createState();
-  XXH3_64bits_reset(state);
-  for (const std::string* part : parts) {
-    const uint64_t size = part->size();
-    XXH3_64bits_update(state, &size, sizeof(size));
-    XXH3_64bits_update(state, part->data(), part->size());
-  }
-  const uint64_t digest = XXH3_64bits_digest(state);
-  XXH3_freeState(state);
-  return absl::StrCat(absl::Hex(digest, absl::kZeroPad16));
-}
+// Since schema 2.
+constexpr const char* kLedgerSchema = R"sql(
+CREATE TABLE ledger(
+  number INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, attempt INTEGER NOT NULL,
+  rank INTEGER NOT NULL, phase TEXT NOT NULL, held INTEGER NOT NULL, from_unix REAL NOT NULL,
+  to_unix REAL NOT NULL, microseconds INTEGER NOT NULL, microjoules INTEGER NOT NULL,
+  estimated INTEGER NOT NULL, bytes INTEGER NOT NULL, hardware_micros INTEGER NOT NULL,
+  energy_micros INTEGER NOT NULL, transfer_micros INTEGER NOT NULL);
+CREATE INDEX ledger_by_run ON ledger(run);
+CREATE TRIGGER ledger_keeps_its_lines BEFORE UPDATE ON ledger
+  BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
+CREATE TRIGGER ledger_loses_no_line BEFORE DELETE ON ledger
+  BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
+)sql";
 
 std::vector<fs::path> Backups(const fs::path& folder) {
   std::vector<fs::path> found;
@@ -87,31 +86,6 @@ absl::Status FromException(const SQLite::Exception& error, const std::string& do
   }
 }
 
-std::string Text(const SQLite::Column& column) {
-  // getString() keeps bytes behind a NUL, which blobs have.
-  return column.getString();
-}
-
-StoredRequest ReadRequest(SQLite::Statement& row) {
-  StoredRequest request;
-  int i = 0;
-  request.id = Text(row.getColumn(i++));
-  request.method = Text(row.getColumn(i++));
-  request.digest = Text(row.getColumn(i++));
-  request.run = Text(row.getColumn(i++));
-  request.order_id = Text(row.getColumn(i++));
-  request.done = row.getColumn(i++).getInt() != 0;
-  request.code = row.getColumn(i++).getInt();
-  request.message = Text(row.getColumn(i++));
-  request.step = row.getColumn(i++).getInt64();
-  request.run_bytes = Text(row.getColumn(i++));
-  request.checkpoint_bytes = Text(row.getColumn(i++));
-  return request;
-}
-
-constexpr const char* kRequestColumns =
-    "id, method, digest, run, order_id, done, code, message, step, run_bytes, checkpoint_bytes";
-
 }  // namespace
 
 struct RunStore::Impl {
@@ -129,6 +103,7 @@ struct RunStore::Impl {
 
   SQLite::Database database;
   fs::path backup_dir;
+  bool upgraded = false;
 };
 
 RunStore::RunStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -153,6 +128,7 @@ absl::StatusOr<std::unique_ptr<RunStore>> RunStore::Open(const fs::path& file,
     if (version == 0) {
       SQLite::Transaction transaction(db);
       db.exec(kSchema);
+      db.exec(kLedgerSchema);
       db.exec(absl::StrCat("PRAGMA user_version=", kStoreVersion));
       transaction.commit();
     } else {
@@ -160,6 +136,13 @@ absl::StatusOr<std::unique_ptr<RunStore>> RunStore::Open(const fs::path& file,
       if (check != "ok") {
         return absl::DataLossError(
             absl::StrCat(doing, " is damaged: ", check, "; ", HowToRestore(file, backup_dir)));
+      }
+      if (version == 1) {
+        SQLite::Transaction transaction(db);
+        db.exec(kLedgerSchema);
+        db.exec(absl::StrCat("PRAGMA user_version=", kStoreVersion));
+        transaction.commit();
+        impl->upgraded = true;
       }
     }
     return std::unique_ptr<RunStore>(new RunStore(std::move(impl)));
@@ -263,79 +246,40 @@ absl::StatusOr<std::vector<StoredRequest>> RunStore::FindRequestsOfOrder(
   }
 }
 
-namespace {
-
-void BindBlob(SQLite::Statement& statement, int index, const std::string& bytes) {
-  statement.bind(index, static_cast<const void*>(bytes.data()), static_cast<int>(bytes.size()));
+bool RunStore::upgraded() const {
+  return impl_->upgraded;
 }
 
-void PutRuns(SQLite::Database& db, const std::vector<StoredRun>& runs) {
-  SQLite::Statement put(db,
-                        "INSERT INTO runs VALUES(?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET "
-                        "state=excluded.state, record=excluded.record, progress=excluded.progress, "
-                        "totals=excluded.totals, checksum=excluded.checksum");
-  for (const StoredRun& stored : runs) {
-    const Run& run = stored.run;
-    const std::string record = ToJson(run);
-    put.reset();
-    put.bind(1, run.spec.id);
-    put.bind(2, StateName(run.state));
-    put.bind(3, record);
-    put.bind(4, run.spec.config_yaml);
-    BindBlob(put, 5, stored.progress);
-    BindBlob(put, 6, stored.totals);
-    put.bind(7, Checksum({&run.spec.id, &record, &run.spec.config_yaml, &stored.progress,
-                          &stored.totals}));
+absl::Status RunStore::UseCurrency(const std::string& currency) {
+  try {
+    SQLite::Database& db = impl_->database;
+    SQLite::Statement put(db, "INSERT OR IGNORE INTO meta VALUES('currency', ?)");
+    put.bind(1, currency);
     put.exec();
+    const std::string used = Text(db.execAndGet("SELECT value FROM meta WHERE key = 'currency'"));
+    if (used == currency) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        absl::StrCat("price.currency is ", currency, ", but the ledger in ", db.getFilename(),
+                     " is in ", used, ", and sums of two currencies mean nothing; keep ", used,
+                     ", or start with another state_dir"));
+  } catch (const SQLite::Exception& error) {
+    return FromException(error, "run store: reading the currency");
   }
 }
 
-void PutTransitions(SQLite::Database& db, const std::vector<StoredTransition>& transitions) {
-  if (transitions.empty()) return;
-  SQLite::Statement put(
-      db, "INSERT INTO transitions(run, from_state, to_state, reason, at_unix) VALUES(?,?,?,?,?)");
-  for (const StoredTransition& transition : transitions) {
-    put.reset();
-    put.bind(1, transition.run);
-    put.bind(2, StateName(transition.from));
-    put.bind(3, StateName(transition.to));
-    put.bind(4, transition.reason);
-    put.bind(5, transition.at_unix);
-    put.exec();
+absl::StatusOr<std::vector<StoredLine>> RunStore::SumLines(const std::string& run,
+                                                           double since_unix) {
+  try {
+    SQLite::Statement row(impl_->database, kSumLines);
+    row.bind(1, run);
+    row.bind(2, since_unix);
+    std::vector<StoredLine> sums;
+    while (row.executeStep()) sums.push_back(ReadLine(row));
+    return sums;
+  } catch (const SQLite::Exception& error) {
+    return FromException(error, "run store: reading the ledger");
   }
-  db.exec(absl::StrCat("DELETE FROM transitions WHERE number <= ",
-                       db.getLastInsertRowid() - kMaxTransitions));
 }
-
-void PutRequests(SQLite::Database& db, const std::vector<StoredRequest>& requests) {
-  if (requests.empty()) return;
-  SQLite::Statement put(
-      db, absl::StrCat("INSERT INTO requests(", kRequestColumns,
-                       ") VALUES(?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET "
-                       "done=excluded.done, code=excluded.code, message=excluded.message, "
-                       "step=excluded.step, run_bytes=excluded.run_bytes, "
-                       "checkpoint_bytes=excluded.checkpoint_bytes"));
-  for (const StoredRequest& request : requests) {
-    put.reset();
-    int i = 1;
-    put.bind(i++, request.id);
-    put.bind(i++, request.method);
-    put.bind(i++, request.digest);
-    put.bind(i++, request.run);
-    put.bind(i++, request.order_id);
-    put.bind(i++, request.done ? 1 : 0);
-    put.bind(i++, request.code);
-    put.bind(i++, request.message);
-    put.bind(i++, request.step);
-    BindBlob(put, i++, request.run_bytes);
-    BindBlob(put, i++, request.checkpoint_bytes);
-    put.exec();
-  }
-  db.exec(absl::StrCat("DELETE FROM requests WHERE number <= (SELECT MAX(number) FROM requests) - ",
-                       kMaxRequests));
-}
-
-}  // namespace
 
 absl::Status RunStore::Commit(const Batch& batch) {
   SQLite::Database& db = impl_->database;
@@ -344,6 +288,7 @@ absl::Status RunStore::Commit(const Batch& batch) {
     PutRuns(db, batch.runs);
     PutTransitions(db, batch.transitions);
     PutRequests(db, batch.requests);
+    PutLines(db, batch.lines);
     SQLite::Statement meta(db, "INSERT OR REPLACE INTO meta VALUES(?,?)");
     const auto put = [&](const char* key, const std::string& value) {
       meta.reset();

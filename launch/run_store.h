@@ -1,12 +1,14 @@
 // What the coordinator must still know after a restart, in one SQLite file (state_dir/lockstep.db).
 //
-// Tables, schema version 1 (PRAGMA user_version):
+// Tables, schema version 2 (PRAGMA user_version; version 1 had no ledger and is upgraded):
 //   runs         id, state, record (JSON, launch/run_record.h), config_yaml, progress and totals
 //                (serialized lockstep.v1.Progress), checksum (xxh3-64 of the others)
 //   transitions  the history: run, from, to, reason, Unix time; the newest 100,000
 //   requests     answers by request id, so that a repeated one is answered and not done again; the
 //                newest 10,000
-//   meta         the clocks at the last commit: tells how long the host was away
+//   ledger       posted lines of the runs' accounts (metrics/ledger.h), only ever added to
+//   meta         the clocks at the last commit, which tell how long the host was away; the currency
+//                of the ledger
 //
 // One connection, exclusive lock, synchronous=FULL: what Commit() returned OK for survives a power
 // cut. SQLite's own check sees damaged pages; the checksum sees damaged contents. Not thread-safe.
@@ -27,7 +29,7 @@
 
 namespace lockstep::launch {
 
-inline constexpr int kStoreVersion = 1;
+inline constexpr int kStoreVersion = 2;
 
 struct StoredRun {
   Run run;
@@ -58,6 +60,11 @@ struct StoredRequest {
   std::string checkpoint_bytes;  // Serialized lockstep.v1.CheckpointEvent.
 };
 
+struct StoredLine {
+  std::string run;
+  metrics::LedgerLine line;
+};
+
 // The two clocks and the boot the first belongs to.
 struct Clocks {
   double monotonic = 0;
@@ -71,6 +78,7 @@ class RunStore {
     std::vector<StoredRun> runs;
     std::vector<StoredTransition> transitions;
     std::vector<StoredRequest> requests;
+    std::vector<StoredLine> lines;
     Clocks clocks;
   };
 
@@ -87,6 +95,15 @@ class RunStore {
   absl::StatusOr<std::optional<StoredRequest>> FindRequest(const std::string& id);
   /// Those that wait for this order.
   absl::StatusOr<std::vector<StoredRequest>> FindRequestsOfOrder(const std::string& order_id);
+
+  /// Was the file of schema 1 when it was opened?
+  bool upgraded() const;
+  /// The currency that the ledger is in; the first call decides. FAILED_PRECONDITION when it is
+  /// another one.
+  absl::Status UseCurrency(const std::string& currency);
+  /// Posted lines, summed up by run, rank, phase and day (of their end, UTC): `run` empty = of all
+  /// runs; those that ended after `since_unix`. from_unix and to_unix are the day's first second.
+  absl::StatusOr<std::vector<StoredLine>> SumLines(const std::string& run, double since_unix);
 
   /// All or nothing; durable on OK. RESOURCE_EXHAUSTED: the disk is full.
   absl::Status Commit(const Batch& batch);

@@ -54,6 +54,8 @@ void FillProgress(const v1::Progress& progress, const SampleContext& context,
   sample.has_accuracy = !progress.has_score() || IsRatio(progress.score());
   sample.train_accuracy_ratio = progress.score().value();
   sample.learning_rate = progress.learning_rate();
+  // Features from a cache spare the trunk's arithmetic, so the share would be wrong.
+  if (!progress.has_feature_cache()) sample.flops_utilization = progress.flops_utilization();
   sample.gradient_norm = progress.gradient_norm();
   if (progress.has_last_evaluation()) {
     sample.has_eval = true;
@@ -61,6 +63,35 @@ void FillProgress(const v1::Progress& progress, const SampleContext& context,
     const auto& scores = progress.last_evaluation().scores();
     if (!scores.empty()) sample.eval_accuracy_ratio = scores[0].value();
   }
+}
+
+// Time in steps that count, over the wall time.
+double EffectiveRatio(const metrics::PhaseSeconds& seconds) {
+  using config::Phase;
+  const double wall = metrics::Sum(seconds);
+  double steps = 0;
+  for (const Phase phase :
+       {Phase::kDataWait, Phase::kH2d, Phase::kForward, Phase::kBackward, Phase::kAllreduceExposed,
+        Phase::kOptimizer, Phase::kDevice, Phase::kStragglerWait}) {
+    steps += seconds[static_cast<size_t>(phase)];
+  }
+  // What was made again was lost once: that time is in `steps` and bought nothing.
+  steps -= seconds[static_cast<size_t>(Phase::kRedone)];
+  return wall > 0 ? std::clamp(steps / wall, 0.0, 1.0) : 0;
+}
+
+void FillSpending(const Run& run, const SampleContext& context, metrics::RunSample& sample) {
+  sample.spent = run.account.totals();
+  sample.projected_cost = context.coordinator.ProjectedCost(run, context.now);
+  sample.max_cost = run.spec.limits.max_cost;
+  if (sample.max_cost > 0) {
+    const int64_t micros = sample.spent.cost().total();
+    sample.budget_remaining =
+        sample.max_cost - static_cast<double>(micros) / metrics::kMicrosPerUnit;
+  }
+  sample.limit_ratio = context.coordinator.NearestLimit(run, context.now).first;
+  sample.effective_ratio = EffectiveRatio(sample.spent.seconds);
+  sample.live = !IsTerminal(run.state);
 }
 
 }  // namespace
@@ -80,6 +111,7 @@ v1::CheckpointEvent ToProto(const CheckpointFacts& checkpoint) {
   event.set_ok(checkpoint.ok);
   event.set_error(checkpoint.error);
   event.set_path(checkpoint.path);
+  event.set_cost(static_cast<double>(checkpoint.cost_micros) / metrics::kMicrosPerUnit);
   return event;
 }
 
@@ -119,11 +151,12 @@ ProgressFacts FactsOf(const v1::Progress& progress) {
   facts.step = progress.step();
   facts.first_step = progress.first_step();
   facts.attempt_steps = progress.steps();
-  const int phases = std::min(progress.phase_seconds_size(), config::kPhaseCount);
-  for (int i = 0; i < phases; ++i) {
-    const double seconds = progress.phase_seconds(i);
-    facts.phases[static_cast<size_t>(i)] = std::isfinite(seconds) ? std::max(0.0, seconds) : 0;
+  uint64_t steps = 0;
+  for (const uint64_t count : progress.step_duration().counts()) steps += count;
+  if (steps > 0) {
+    facts.mean_step_seconds = progress.step_duration().sum() / static_cast<double>(steps);
   }
+  facts.eta_seconds = progress.eta_seconds();
   facts.p99_step_seconds = P99Seconds(progress.step_duration());
   facts.evaluation_seconds = progress.last_evaluation().seconds();
   facts.held = progress.held();
@@ -157,6 +190,36 @@ void AddToTotals(const v1::Progress& attempt, v1::Progress& totals) {
   totals = std::move(sum);
 }
 
+double ValueOf(const v1::Evaluation& evaluation, const std::string& metric) {
+  if (metric == "loss") return evaluation.loss();
+  for (const v1::Score& score : evaluation.scores()) {
+    if (score.name() == metric) return score.value();
+  }
+  return std::nan("");
+}
+
+v1::Spending SpendingOf(const Run& run, const Coordinator& coordinator, Now now) {
+  const metrics::Account::Totals totals = run.account.totals();
+  const metrics::Money cost = totals.cost();
+  v1::Spending spending;
+  spending.set_hardware_micros(cost.hardware);
+  spending.set_energy_micros(cost.energy);
+  spending.set_transfer_micros(cost.transfer);
+  spending.set_energy_joules(totals.energy_joules());
+  spending.set_energy_estimated(totals.estimated);
+  spending.set_cost_per_hour(run.account.CostPerHour(now.unix, coordinator.pricing()));
+  spending.set_watts(run.account.watts());
+  spending.set_projected_cost(coordinator.ProjectedCost(run, now));
+  const auto [ratio, limit] = coordinator.NearestLimit(run, now);
+  spending.set_limit_ratio(ratio);
+  spending.set_limit(limit);
+  const double money = static_cast<double>(cost.total()) / metrics::kMicrosPerUnit;
+  if (const double most = run.spec.limits.max_cost; most > 0) {
+    spending.set_overspent(std::max(0.0, money - most));
+  }
+  return spending;
+}
+
 v1::Run ToProto(const Run& run, const v1::Progress& progress, const ViewContext& context) {
   v1::Run proto;
   proto.set_run_id(run.spec.id);
@@ -174,13 +237,25 @@ v1::Run ToProto(const Run& run, const v1::Progress& progress, const ViewContext&
   if (run.ended_unix > 0) SetTime(run.ended_unix, *proto.mutable_ended());
   *proto.mutable_progress() = progress;
   proto.mutable_progress()->set_held(run.held);
+  if (!IsTerminal(run.state) && (!run.has_processes || run.held)) {
+    // Nothing is on its way: the last rate and what followed from it hold no longer.
+    proto.mutable_progress()->set_samples_per_second(0);
+    proto.mutable_progress()->set_eta_seconds(-1);
+  }
+  const metrics::Pricing& pricing = context.coordinator.pricing();
+  const auto& ranks = run.account.state().ranks;
   if (progress.has_feature_cache()) {
     v1::FeatureCache* cache = proto.mutable_progress()->mutable_feature_cache();
-    cache->set_saved_cost(context.cost_per_rank_second * cache->saved_seconds());
+    const std::string device = ranks.empty() ? "cpu" : ranks[0].device;
+    cache->set_saved_cost(pricing.HardwarePerHour(device, context.now.unix) / 3600 *
+                          cache->saved_seconds());
   }
+  for (const auto& rank : ranks) proto.add_devices(rank.device);
+  *proto.mutable_spending() = SpendingOf(run, context.coordinator, context.now);
   if (run.last_checkpoint.ok) *proto.mutable_last_checkpoint() = ToProto(run.last_checkpoint);
-  proto.set_cost(context.cost);
-  proto.set_currency(context.currency);
+  const int64_t micros = run.account.cost().total();
+  proto.set_cost(static_cast<double>(micros) / metrics::kMicrosPerUnit);
+  proto.set_currency(pricing.currency());
   proto.set_queue_position(context.queue_position);
   proto.set_external(run.spec.external);
   proto.set_sequence(run.sequence);
@@ -230,12 +305,7 @@ metrics::RunSample ToSample(const Run& run, const v1::Progress& totals,
   sample.lost_steps = run.lost_steps;
   sample.recovery_duration = ToMetrics(run.recovery_counts, run.recovery_sum);
 
-  sample.phase_seconds = run.clock.Phases(context.now.monotonic);
-  PhaseSeconds paid = sample.phase_seconds;
-  double& paused = paid[static_cast<size_t>(config::Phase::kPaused)];
-  paused = std::max(0.0, paused - run.clock.UnpaidSeconds(context.now.monotonic));
-  sample.cost_by_phase = metrics::CostByPhase(context.price, run.spec.ranks, paid);
-  sample.cost_total = metrics::Cost(context.price, run.spec.ranks, Sum(paid));
+  FillSpending(run, context, sample);
   return sample;
 }
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "config/load.h"
+#include "metrics/pricing.h"
 
 namespace lockstep::launch {
 namespace {
@@ -35,6 +36,15 @@ const char* DatasetName(config::DatasetKind kind) {
   return "unknown";
 }
 
+// What an evaluation calls the run's best metric.
+std::string MetricName(const config::RunConfig& config) {
+  const std::string& best = config.checkpoint.best_metric;
+  if (best != "auto") return best.substr(std::string_view("val_").size());
+  const bool classes = config.data.kind != config::DatasetKind::kCsvRegression &&
+                       config.data.kind != config::DatasetKind::kCsvMultilabel;
+  return classes ? "top1" : "loss";
+}
+
 RunSpec SpecOf(const config::RunConfig& config, std::string yaml) {
   RunSpec spec;
   spec.name = config.name;
@@ -47,9 +57,13 @@ RunSpec SpecOf(const config::RunConfig& config, std::string yaml) {
   spec.restart.max_backoff_seconds = config.restart.max_backoff_seconds;
   spec.restart.stall_timeout_seconds = config.restart.stall_timeout_seconds;
   if (config.cost.max_time.unit() == config::Duration::Unit::kSeconds) {
-    spec.max_seconds = config.cost.max_time.count();
+    spec.limits.max_seconds = config.cost.max_time.count();
   }
-  spec.max_cost = config.cost.max_cost;
+  spec.limits.max_cost = config.cost.max_cost;
+  spec.limits.max_joules = config.cost.max_energy * metrics::kJoulesPerKwh;
+  spec.limits.stop = config.cost.at_limit == config::LimitAction::kStop;
+  spec.limits.gain_per_cost = config.cost.stop_when.metric_gain_per_cost;
+  spec.limits.metric = MetricName(config);
   spec.config_hash =
       absl::StrCat(absl::Hex(XXH3_64bits(yaml.data(), yaml.size()), absl::kZeroPad16));
   spec.config_yaml = std::move(yaml);

@@ -22,7 +22,6 @@ namespace {
 // More than the ranks and people of one host can cause; beyond it, whoever posts is refused.
 constexpr size_t kMaxQueuedEvents = 20'000;
 constexpr double kMaxBatchSeconds = 0.05;
-constexpr double kBoardSeconds = 1;
 constexpr double kPollSeconds = 0.1;
 constexpr int kKeptBackups = 3;
 
@@ -100,7 +99,9 @@ absl::Status Supervisor::Load() {
     changed_.insert(run.spec.id);
     runs.push_back(std::move(run));
   }
+  if (absl::Status status = LoadLedger(runs, now); !status.ok()) return status;
   coordinator_.Restore(std::move(runs), now);
+  if (absl::Status status = LoadMonth(now); !status.ok()) return status;
   Publish();
   return absl::OkStatus();
 }
@@ -225,38 +226,14 @@ void Supervisor::PollGangs(Now now) {
     spdlog::info("run {} attempt {} ended: code {} {}", one.run, one.attempt, one.end.exit_code,
                  one.end.reason);
     const config::RunDirectory directory(one.run_dir);
-    coordinator_.GangEnded(one.run, one.attempt, one.end,
-                           NewestCheckpointStep(directory.checkpoints()), now);
+    GangEnd end = one.end;
+    const double last = LastLook(one.run, one.attempt, now);
+    // At the first look after a start of the daemon the end may be long ago.
+    if (polled_first_) end.ended_at = last;
+    coordinator_.GangEnded(one.run, one.attempt, end, NewestCheckpointStep(directory.checkpoints()),
+                           now);
   }
-}
-
-void Supervisor::ReadBoards(Now now) {
-  if (now.monotonic - boards_at_ < kBoardSeconds) return;
-  boards_at_ = now.monotonic;
-  std::vector<std::pair<std::pair<std::string, int>, BoardFacts>> seen;
-  for (const auto& [id, run] : coordinator_.runs()) {
-    if (!run.has_processes) continue;
-    const config::RunDirectory directory(run.spec.run_dir);
-    const auto ranks = config::RankBoard::Read(directory.board(run.attempt));
-    if (!ranks.ok()) continue;
-    const config::RankState* behind = nullptr;
-    BoardFacts facts;
-    for (const config::RankState& rank : *ranks) {
-      if (rank.pid == 0) continue;
-      facts.activity += rank.collectives;
-      if (behind == nullptr || std::make_pair(rank.step, rank.collectives) <
-                                   std::make_pair(behind->step, behind->collectives)) {
-        behind = &rank;
-      }
-    }
-    if (behind == nullptr) continue;
-    facts.step = behind->step;
-    facts.phase = behind->phase;
-    seen.push_back({{id, run.attempt}, facts});
-  }
-  for (const auto& [run, facts] : seen) {
-    coordinator_.Observed(run.first, run.second, facts, now);
-  }
+  polled_first_ = false;
 }
 
 void Supervisor::DropCancelled() {

@@ -18,6 +18,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -26,8 +27,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "config/rank_board.h"
 #include "launch/coordinator.h"
 #include "launch/launcher.h"
+#include "launch/rank_watch.h"
 #include "launch/run_store.h"
 #include "lockstep/v1/rank.pb.h"
 #include "lockstep/v1/run.pb.h"
@@ -72,7 +75,8 @@ struct SupervisorOptions {
   std::vector<std::string> gpus;    // By slot number; empty = ranks see what the coordinator sees.
   std::filesystem::path state_dir;  // Runs are made in state_dir/runs/ID.
   std::string socket;               // Where ranks find the coordinator.
-  std::string version;
+  std::string version, git_sha;
+  std::function<metrics::DeviceReadings()> devices;  // May be empty; must not block.
   std::chrono::milliseconds tick{100};
   std::chrono::milliseconds progress_commit{1000};  // Progress is stored at most so often.
 };
@@ -116,7 +120,22 @@ class Supervisor {
   };
   /// Newest first.
   std::vector<Listed> List() const;
-  int free_slots() const;
+  /// The ledger's lines, posted (summed up by day) and open, of a run by its id or of all (empty).
+  /// `done` is called once, on the supervisor's thread.
+  using LedgerCallback = std::function<void(absl::StatusOr<std::vector<StoredLine>>)>;
+  void Ledger(const std::string& run, double since_unix, const LedgerCallback& done);
+  /// What the run's checkpoints had cost. Likewise.
+  void CheckpointCosts(const std::string& id,
+                       const std::function<void(const std::vector<CheckpointCost>&)>& done);
+  // What of the daemon is no run.
+  struct Overview {
+    int free_slots = 0;
+    int64_t month_micros = 0;  // Cost of all runs since the month began.
+    double cpu_watts = -1;     // Of the host's CPUs, lately; negative = unknown.
+    metrics::DeviceReadings devices;
+    std::map<std::string, std::pair<std::string, int>> gpu_holders;  // By GPU: run and rank.
+  };
+  Overview overview() const;
   /// Everything for a scrape but the RPC counts; waits for the supervisor's thread, briefly.
   metrics::Snapshot Sample();
 
@@ -138,6 +157,14 @@ class Supervisor {
     v1::Progress progress;  // Newest of attempt Run::progress_attempt.
     double last_report_unix = 0;
     double last_step_unix = 0;
+    std::vector<double> heard;     // By rank: its last sign of life (monotonic); 0 = none yet.
+    int64_t loaded_samples = 0;    // Of the newest attempt, over all ranks.
+    int64_t replaced_samples = 0;  // Likewise.
+  };
+  // What the devices of each rank had used when they were last looked at.
+  struct Meters {
+    int attempt = 0;
+    std::vector<std::optional<double>> joules;
   };
   struct Waiter {
     AnswerCallback done;
@@ -172,6 +199,23 @@ class Supervisor {
   void LookAtHangs();
   void PollGangs(Now now);
   void ReadBoards(Now now);
+  void ReadBoard(const std::string& id, int attempt, Now now);
+  void WatchRanks(const Run& run, const std::vector<config::RankState>& board, Now now);
+  double LastLook(const std::string& id, int attempt, Now now);
+  static std::vector<config::RankState> BoardOf(const Run& run);
+  std::vector<metrics::RankUsage> UsageOf(const Run& run,
+                                          const std::vector<config::RankState>& board, Now now);
+  std::string GpuOf(const Run& run, size_t rank) const;
+  std::optional<double> MeterOf(const Run& run, size_t rank,
+                                const metrics::DeviceReadings& readings) const;
+  std::vector<metrics::GpuHolder> GpuHolders(const metrics::DeviceReadings& readings) const;
+  void NoteMeters(const Run& run, const metrics::DeviceReadings& readings);
+  metrics::DeviceReadings Devices() const;
+  void MeasureCpu(double seconds);
+  void LookAtGpus();
+  absl::Status LoadLedger(std::vector<Run>& runs, Now now);
+  absl::Status LoadMonth(Now now);
+  absl::StatusOr<std::vector<StoredLine>> AllLines(const std::string& run, double since_unix);
   void DropCancelled();
 
   // Carrying out.
@@ -184,6 +228,7 @@ class Supervisor {
   void KillProcesses(const Action& action);
   void AskWhoHangs(const Action& action);
   void Publish();
+  Overview MakeOverview() const;
   metrics::Snapshot MakeSample(Now now) const;
   void Backup();
 
@@ -220,11 +265,14 @@ class Supervisor {
   std::unique_ptr<RunStore> store_;
   Coordinator coordinator_;
   std::map<std::string, Detail> details_;
+  std::map<std::string, Meters> meters_;
+  std::map<std::string, RankWatch> watches_;    // Of live runs.
   std::multimap<std::string, Waiter> waiters_;  // By order id.
   std::map<std::shared_ptr<RankStream>, Session> sessions_;
   std::unordered_map<std::string, std::vector<std::shared_ptr<RunWatcher>>> watchers_;
   std::vector<Action> pending_;                 // Decided, not yet committed.
   std::vector<StoredRequest> new_requests_;     // Likewise.
+  std::vector<StoredLine> new_lines_;           // Likewise.
   std::vector<std::function<void()>> answers_;  // To be called after the commit.
   std::vector<StoredTransition> new_transitions_;
   std::set<std::string> dirty_;           // To be stored before anything else is done.
@@ -236,15 +284,20 @@ class Supervisor {
   double commit_failed_at_ = 0;
   double boards_at_ = 0;
   double polled_at_ = 0;
+  std::optional<double> cpu_joules_;  // Of the host, when it was last looked at.
+  double cpu_watts_ = -1;             // Since then; negative = unknown.
+  std::map<int, std::string> bad_slots_;
+  bool polled_first_ = true;  // The next poll is the first one.
   std::string backup_day_;
   const std::string boot_id_;
   double started_unix_ = 0;
   int64_t store_errors_ = 0;
+  metrics::Histogram store_seconds_;  // Of commits, in metrics::kServiceBuckets.
 
   // What readers see.
   mutable std::mutex view_mutex_;
   std::unordered_map<std::string, View> views_;
-  int free_slots_ = 0;
+  Overview overview_;
 
   // Looks at hanging gangs, which takes seconds.
   std::mutex hang_mutex_;

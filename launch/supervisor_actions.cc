@@ -10,7 +10,6 @@
 #include "launch/process.h"
 #include "launch/run_view.h"
 #include "launch/supervisor.h"
-#include "metrics/pricing.h"
 
 namespace lockstep::launch {
 namespace {
@@ -92,6 +91,10 @@ void Supervisor::Absorb(std::vector<Action> actions) {
       case Action::Kind::kFinishOrder:
         FinishRequests(action);
         break;
+      case Action::Kind::kWarn:
+        spdlog::warn("{}{}{}", action.run.empty() ? "" : "run ", action.run,
+                     action.run.empty() ? action.reason : ": " + action.reason);
+        break;
       default:
         pending_.push_back(std::move(action));
         break;
@@ -131,6 +134,9 @@ void Supervisor::FinishRequests(const Action& action) {
 
 bool Supervisor::Commit(bool progress_due) {
   RunStore::Batch batch;
+  for (auto& [run, line] : coordinator_.TakeLines()) new_lines_.push_back({run, line});
+  // A line and the account that handed it out belong together.
+  for (const StoredLine& stored : new_lines_) dirty_.insert(stored.run);
   std::set<std::string> ids = dirty_;
   if (progress_due) ids.insert(progress_dirty_.begin(), progress_dirty_.end());
   for (const std::string& id : ids) {
@@ -142,9 +148,13 @@ bool Supervisor::Commit(bool progress_due) {
   }
   batch.transitions = new_transitions_;
   batch.requests = new_requests_;
+  batch.lines = new_lines_;
   const Now now = ReadClocks();
   batch.clocks = {now.monotonic, now.unix, boot_id_};
+  const auto began = std::chrono::steady_clock::now();
   const absl::Status status = store_->Commit(batch);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+  metrics::Observe(store_seconds_, metrics::kServiceBuckets, took.count());
   {
     const std::lock_guard lock(queue_mutex_);
     store_broken_ = !status.ok();
@@ -163,6 +173,7 @@ bool Supervisor::Commit(bool progress_due) {
   if (progress_due) progress_dirty_.clear();
   new_transitions_.clear();
   new_requests_.clear();
+  new_lines_.clear();
   return true;
 }
 
@@ -207,6 +218,7 @@ void Supervisor::Launch(const Action& action) {
   if (!gang.ok()) {
     spdlog::error("run {}: {}", action.run, std::string(gang.status().message()));
   }
+  NoteMeters(*run, Devices());
   coordinator_.Launched(action.run, action.attempt, gang, ReadClocks());
 }
 
@@ -240,13 +252,34 @@ v1::Run Supervisor::ViewOf(const Run& run, int queue_position, Now now) const {
   const auto detail = details_.find(run.spec.id);
   static const v1::Progress kNone;
   const v1::Progress& progress = detail == details_.end() ? kNone : detail->second.progress;
-  const config::PriceConfig& price = options_.coordinator.price;
-  return launch::ToProto(
-      run, progress,
-      {.cost = coordinator_.Cost(run, now),
-       .currency = price.currency,
-       .queue_position = queue_position,
-       .cost_per_rank_second = metrics::Cost(price, /*slots=*/1, /*seconds=*/1)});
+  v1::Run view = launch::ToProto(run, progress, {coordinator_, now, queue_position});
+  const auto watch = watches_.find(run.spec.id);
+  if (watch != watches_.end() && watch->second.straggler().rank >= 0) {
+    const Straggler& straggler = watch->second.straggler();
+    v1::Straggler& proto = *view.mutable_straggler();
+    proto.set_rank(straggler.rank);
+    proto.set_share(straggler.share);
+    proto.set_seconds_per_step(straggler.seconds_per_step);
+    proto.set_cause(StragglerCauseName(straggler.cause));
+    proto.set_text(straggler.text);
+  }
+  return view;
+}
+
+Supervisor::Overview Supervisor::MakeOverview() const {
+  Overview overview;
+  overview.free_slots = coordinator_.free_slots();
+  overview.month_micros = coordinator_.MonthMicros();
+  overview.devices = Devices();
+  overview.cpu_watts = cpu_watts_;
+  for (const auto& [id, run] : coordinator_.runs()) {
+    if (!run.has_processes) continue;
+    for (size_t rank = 0; rank < run.slots.size(); ++rank) {
+      const std::string gpu = GpuOf(run, rank);
+      if (!gpu.empty()) overview.gpu_holders[gpu] = {id, static_cast<int>(rank)};
+    }
+  }
+  return overview;
 }
 
 void Supervisor::Publish() {
@@ -261,7 +294,7 @@ void Supervisor::Publish() {
   std::vector<std::pair<std::shared_ptr<RunWatcher>, std::shared_ptr<const v1::Run>>> told;
   {
     const std::lock_guard lock(view_mutex_);
-    free_slots_ = coordinator_.free_slots();
+    overview_ = MakeOverview();
     for (const std::string& id : changed_) {
       const Run* run = coordinator_.Find(id);
       if (run == nullptr) continue;
@@ -290,9 +323,18 @@ void Supervisor::Publish() {
 metrics::Snapshot Supervisor::MakeSample(Now now) const {
   metrics::Snapshot snapshot;
   snapshot.version = options_.version;
+  snapshot.git_sha = options_.git_sha;
   snapshot.start_time_seconds = started_unix_;
   snapshot.currency = options_.coordinator.price.currency;
   snapshot.store_errors = store_errors_;
+  snapshot.store_seconds = store_seconds_;
+  snapshot.slots = coordinator_.slots();
+  snapshot.free_slots = coordinator_.free_slots();
+  snapshot.monthly_budget = options_.coordinator.budget.monthly;
+  snapshot.month_cost = static_cast<double>(coordinator_.MonthMicros()) / metrics::kMicrosPerUnit;
+  snapshot.price_per_joule = coordinator_.pricing().EnergyPerKwh(now.unix) / metrics::kJoulesPerKwh;
+  snapshot.devices = Devices();
+  snapshot.gpu_holders = GpuHolders(snapshot.devices);
   snapshot.watchdog_fired = coordinator_.watchdog_fired();
   for (int i = 0; i < kRunStateCount; ++i) {
     snapshot.runs_by_state[StateName(static_cast<RunState>(i))] = 0;
@@ -318,9 +360,23 @@ metrics::Snapshot Supervisor::MakeSample(Now now) const {
   shown.insert(shown.end(), ended.begin(), ended.end());
   for (const Run* run : shown) {
     const Detail& detail = details_.at(run->spec.id);
-    snapshot.runs.push_back(ToSample(
-        *run, detail.totals, detail.progress,
-        {options_.coordinator.price, now, detail.last_report_unix, detail.last_step_unix}));
+    metrics::RunSample& sample = snapshot.runs.emplace_back(
+        ToSample(*run, detail.totals, detail.progress,
+                 {coordinator_, now, detail.last_report_unix, detail.last_step_unix}));
+    for (size_t rank = 0; rank < std::min(sample.ranks.size(), detail.heard.size()); ++rank) {
+      if (detail.heard[rank] <= 0) continue;
+      const double heard = now.unix - (now.monotonic - detail.heard[rank]);
+      double& shown = sample.ranks[rank].last_heartbeat_timestamp_seconds;
+      // Rank 0 also tells of itself over its link.
+      shown = rank == 0 ? std::max(shown, heard) : heard;
+    }
+    sample.loaded_samples = detail.loaded_samples;
+    sample.corrupt_samples = detail.replaced_samples;
+    const auto watch = watches_.find(run->spec.id);
+    if (watch != watches_.end() && watch->second.straggler().rank >= 0) {
+      const Straggler& straggler = watch->second.straggler();
+      sample.straggler = {straggler.rank, straggler.share, StragglerCauseName(straggler.cause)};
+    }
   }
   return snapshot;
 }

@@ -259,9 +259,9 @@ std::vector<Supervisor::Listed> Supervisor::List() const {
   return listed;
 }
 
-int Supervisor::free_slots() const {
+Supervisor::Overview Supervisor::overview() const {
   const std::lock_guard lock(view_mutex_);
-  return free_slots_;
+  return overview_;
 }
 
 metrics::Snapshot Supervisor::Sample() {

@@ -141,6 +141,10 @@ void Supervisor::DoRankMessage(const std::shared_ptr<RankStream>& stream,
       v1::Progress progress = details_[id].progress;
       *progress.mutable_last_evaluation() = message.evaluation();
       TakeProgress(session, progress, now);
+      if (const Run* run = coordinator_.Find(id)) {
+        const double value = ValueOf(message.evaluation(), run->spec.limits.metric);
+        coordinator_.Evaluated(id, session.attempt, message.evaluation().step(), value, now);
+      }
       break;
     }
     case v1::AttachRequest::kCheckpoint:

@@ -37,7 +37,7 @@ class Output {
   absl::Status status_;
 };
 
-enum class OutputFormat { kTable, kJson };
+enum class OutputFormat { kTable, kJson, kCsv };
 
 struct Context {
   std::string socket;          // Of the coordinator.

@@ -45,6 +45,18 @@ CLI::Validator PositiveValidator() {
 }
 
 void OnVerb(CLI::App* verb, Context& context, std::function<int()> function) {
+  verb->callback([&context, verb, function = std::move(function)] {
+    if (context.format == OutputFormat::kCsv) {
+      context.verb_exit_code =
+          Fail(context, verb->get_name(),
+               absl::InvalidArgumentError("-o csv: this verb writes a table or json"));
+      return;
+    }
+    context.verb_exit_code = function();
+  });
+}
+
+void OnCsvVerb(CLI::App* verb, Context& context, std::function<int()> function) {
   verb->callback(
       [&context, function = std::move(function)] { context.verb_exit_code = function(); });
 }

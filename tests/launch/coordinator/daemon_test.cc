@@ -42,6 +42,7 @@ class DaemonTest : public ::testing::Test {
     options.version = "test";
     options.launcher = &launcher_;
     options.shut_down = [] {};
+    options.log_messages = [] { return std::map<std::string, int64_t>{{"warning", 7}}; };
     return Daemon::Start(std::move(options), error_);
   }
   static grpc::Status Ask(const std::string& target, v1::GetStatusResponse& response) {
@@ -90,6 +91,48 @@ TEST_F(DaemonTest, ItServesItsSocketAndSaysWhoItIs) {
   EXPECT_EQ(response.slots(), 2);
   EXPECT_EQ(response.free_slots(), 2);
   EXPECT_EQ(response.metrics_address(), absl::StrCat("127.0.0.1:", daemon->metrics_port()));
+}
+
+// The text of the metrics endpoint.
+std::string Scrape(int port) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  std::string text;
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
+    const std::string request = "GET /metrics HTTP/1.0\r\n\r\n";
+    EXPECT_EQ(send(fd, request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
+    char buffer[4096];
+    for (ssize_t got = 0; (got = recv(fd, buffer, sizeof buffer, 0)) > 0;) {
+      text.append(buffer, static_cast<size_t>(got));
+    }
+  }
+  close(fd);
+  return text;
+}
+
+TEST_F(DaemonTest, ItsOwnWorkIsInTheMetrics) {
+  auto daemon = Start();
+  ASSERT_NE(daemon, nullptr) << error_.message;
+  v1::GetStatusResponse response;
+  ASSERT_TRUE(Ask("unix:" + daemon->socket(), response).ok());
+  const auto has = [&](const std::string& line) {
+    return Scrape(daemon->metrics_port()).find("\n" + line + "\n") != std::string::npos;
+  };
+  // The client has its answer a moment before the server is done with the call.
+  const std::string ended = R"(lockstep_rpc_server_handling_seconds_count{method="GetStatus"} 1)";
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!has(ended) && std::chrono::steady_clock::now() < until) usleep(10000);
+  EXPECT_TRUE(has(ended)) << Scrape(daemon->metrics_port());
+  EXPECT_TRUE(has(R"(lockstep_rpc_server_handled_total{method="GetStatus",code="OK"} 1)") ||
+              has(R"(lockstep_rpc_server_handled_total{code="OK",method="GetStatus"} 1)"));
+  EXPECT_TRUE(has(R"(lockstep_rpc_server_inflight{method="GetStatus"} 0)"));
+  EXPECT_TRUE(has(R"(lockstep_rpc_server_handled_total{method="StopRun",code="OK"} 0)") ||
+              has(R"(lockstep_rpc_server_handled_total{code="OK",method="StopRun"} 0)"));
+  EXPECT_TRUE(has(R"(lockstep_slots{state="free"} 2)"));
+  EXPECT_TRUE(has(R"(lockstep_log_messages_total{level="warning"} 7)"));
 }
 
 TEST_F(DaemonTest, ASecondOneOnTheSameFolderIsRefusedWithTheHoldersPidAndTouchesNothing) {

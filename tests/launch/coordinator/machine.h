@@ -18,8 +18,10 @@ namespace lockstep::launch {
 
 class Machine {
  public:
-  explicit Machine(int slots = 4, uint64_t seed = 1)
-      : random_(seed), coordinator_(std::make_unique<Coordinator>(Options(slots))) {}
+  explicit Machine(int slots = 4, uint64_t seed = 1, config::BudgetConfig budget = {})
+      : random_(seed),
+        budget_(budget),
+        coordinator_(std::make_unique<Coordinator>(Options(slots))) {}
 
   Coordinator* operator->() { return coordinator_.get(); }
   Now now() const { return {now_, 1e9 + now_}; }
@@ -106,6 +108,12 @@ class Machine {
       Settle();
     }
   }
+  void SetBadSlots(std::map<int, std::string> slots) {
+    bad_slots_.clear();
+    for (const auto& [number, why] : slots) bad_slots_.insert(number);
+    coordinator_->SetBadSlots(std::move(slots));
+  }
+
   /// Time passes and nobody ticks.
   void Skip(double seconds) { now_ += seconds; }
   void Tick() {
@@ -118,6 +126,13 @@ class Machine {
     coordinator_ = std::make_unique<Coordinator>(Options(coordinator_->slots()));
     coordinator_->Restore(std::move(stored), now());
     Settle();
+  }
+
+  /// What the lines of the ledger handed out so far cost.
+  int64_t posted_micros() const {
+    int64_t micros = 0;
+    for (const auto& [id, books] : books_) micros += books.money.total();
+    return micros;
   }
 
   /// Takes the actions, and answers launches as `launch_ok` says.
@@ -137,6 +152,7 @@ class Machine {
   std::vector<std::string> hangs;                // Ids of runs to look at.
   std::map<std::string, absl::Status> finished;  // By order id.
   std::vector<std::pair<RunState, RunState>> transitions;
+  std::vector<std::string> warnings;
   absl::Status launch_status;  // What the launcher says.
   bool hold_launches = false;  // The launcher does not answer.
 
@@ -146,6 +162,7 @@ class Machine {
     options.slots = slots;
     options.random = [this] { return random_(); };
     options.price.per_rank_hour = 3600;
+    options.budget = budget_;
     return options;
   }
 
@@ -175,6 +192,9 @@ class Machine {
         EXPECT_TRUE(finished.emplace(action.order.id, action.status).second)
             << "an order was finished twice";
         break;
+      case Action::Kind::kWarn:
+        warnings.push_back(action.reason);
+        break;
       case Action::Kind::kTransition:
         EXPECT_TRUE(IsLegal(action.from, action.to));
         transitions.emplace_back(action.from, action.to);
@@ -187,6 +207,10 @@ class Machine {
   void CheckInvariants() {
     int used = 0;
     std::set<int> numbers;
+    for (const auto& [id, line] : coordinator_->TakeLines()) {
+      books_[id].money += line.money;
+      books_[id].microseconds[line.rank] += line.microseconds;
+    }
     for (const auto& [id, run] : coordinator_->runs()) {
       if (run.holds_slots()) used += run.spec.ranks;
       if (run.has_processes && !run.spec.external) {
@@ -208,21 +232,58 @@ class Machine {
       }
       EXPECT_GE(run.sequence, sequences_[id]) << id;
       sequences_[id] = run.sequence;
-      const double sum = Sum(run.clock.Phases(now_));
-      EXPECT_GE(sum, phase_sums_[id] - 1e-9) << id << ": totals must not fall";
-      phase_sums_[id] = sum;
+      CheckAccount(run);
     }
     EXPECT_LE(used, coordinator_->slots());
-    EXPECT_EQ(coordinator_->free_slots(), coordinator_->slots() - used);
+    for (const int bad : bad_slots_) used += numbers.count(bad) == 0 ? 1 : 0;
+    EXPECT_EQ(coordinator_->free_slots(), std::max(0, coordinator_->slots() - used));
   }
 
+  // What was posted and what is open add up to the cost, exactly; nothing falls; and each rank's
+  // time is the wall time since the first launch.
+  void CheckAccount(const launch::Run& run) {
+    const std::string& id = run.spec.id;
+    Books& books = books_[id];
+    metrics::Money sum = books.money;
+    std::map<int, int64_t> microseconds = books.microseconds;
+    for (const metrics::LedgerLine& line : run.account.OpenLines()) {
+      sum += line.money;
+      microseconds[line.rank] += line.microseconds;
+    }
+    EXPECT_EQ(sum, run.account.cost()) << id;
+    EXPECT_GE(sum.total(), books.shown) << id << ": the cost must not fall";
+    books.shown = sum.total();
+    const metrics::PhaseSeconds seconds = run.account.totals().seconds;
+    for (size_t i = 0; i < seconds.size(); ++i) {
+      EXPECT_GE(seconds[i], books.seconds[i] - 1e-6) << id << ": totals must not fall";
+    }
+    books.seconds = seconds;
+    if (run.started_unix == 0) return;
+    if (books.started == 0) books.started = run.spec.external ? now_ - 5 : now_;
+    if (!IsTerminal(run.state) || run.attempt == 0) return;
+    const double wall = run.ended_unix - 1e9 - books.started;
+    for (int rank = 0; rank < run.spec.ranks; ++rank) {
+      EXPECT_NEAR(1e-6 * static_cast<double>(microseconds[rank]), wall, 1e-3) << id << " " << rank;
+    }
+  }
+
+  struct Books {
+    metrics::Money money;                 // Posted.
+    std::map<int, int64_t> microseconds;  // By rank, posted.
+    int64_t shown = 0;
+    metrics::PhaseSeconds seconds{};
+    double started = 0;
+  };
+
   std::mt19937_64 random_;
+  const config::BudgetConfig budget_;
+  std::set<int> bad_slots_;
   double now_ = 1000;
   int64_t pid_ = 100;
   std::unique_ptr<Coordinator> coordinator_;
   std::set<std::string> launched_ever_;
   std::map<std::string, int64_t> sequences_;
-  std::map<std::string, double> phase_sums_;
+  std::map<std::string, Books> books_;
 };
 
 }  // namespace lockstep::launch

@@ -152,14 +152,14 @@ TEST(OrdersTest, OrdersAreRepeatedToARankThatAttachesAgain) {
 TEST(OrdersTest, TheTimeLimitPausesWithABudgetReasonAndResumeIsRefused) {
   Machine m;
   RunSpec spec = Machine::Spec("a");
-  spec.max_seconds = 100;
+  spec.limits.max_seconds = 100;
   m.Run(spec);
-  for (int i = 0; i < 99; ++i) {
+  for (int i = 0; i < 98; ++i) {
     m.Pass(1);
     m.Progress("a", i);
   }
   EXPECT_EQ(m.state("a"), RunState::kRunning);
-  m.Pass(2);
+  m.Pass(2);  // The last second is for the end of the processes.
   EXPECT_EQ(m.state("a"), RunState::kPausing);
   ASSERT_EQ(m.sent.size(), 1u);
   m.Done("a", m.sent[0].id);
@@ -173,7 +173,7 @@ TEST(OrdersTest, TheTimeLimitPausesWithABudgetReasonAndResumeIsRefused) {
 TEST(OrdersTest, TheCostLimitCountsTheSlotsHeldAndNotThePause) {
   Machine m;
   RunSpec spec = Machine::Spec("a", 2);
-  spec.max_cost = 40;  // Twenty seconds of two ranks, at one a rank and second.
+  spec.limits.max_cost = 40;  // Twenty seconds of two ranks, at one a rank and second.
   m.Run(spec);
   m.Pass(10);
   const auto pause = m.Command("a", OrderKind::kPause);
@@ -183,9 +183,9 @@ TEST(OrdersTest, TheCostLimitCountsTheSlotsHeldAndNotThePause) {
   EXPECT_NEAR(m->Cost(m.run("a"), m.now()), 20, 0.1);
   ASSERT_TRUE(m.Command("a", OrderKind::kResume).ok());
   ASSERT_TRUE(m.Hello("a").ok());
-  m.Pass(9);
+  m.Pass(8);
   EXPECT_EQ(m.state("a"), RunState::kRunning);
-  m.Pass(2);
+  m.Pass(3);
   EXPECT_EQ(m.state("a"), RunState::kPausing);
 }
 

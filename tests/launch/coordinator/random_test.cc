@@ -34,7 +34,9 @@ class Walk {
                                  1 + static_cast<int>(Pick(3)), static_cast<int>(Pick(3)));
     spec.restart.max_restarts = static_cast<int>(Pick(3));
     spec.restart.backoff_seconds = 0.1;
-    if (Pick(8) == 0) spec.max_seconds = 20;
+    if (Pick(8) == 0) spec.limits.max_seconds = 20;
+    if (Pick(8) == 0) spec.limits.max_cost = 30;
+    if (Pick(2) == 0) spec.limits.stop = true;
     if (Pick(2) == 0) spec.restart.stall_timeout_seconds = 3;
     if (machine_->Submit(spec, machine_.now()).ok()) ids_.push_back(spec.id);
     machine_.Settle();
@@ -53,6 +55,21 @@ class Walk {
         EXPECT_EQ(*again, *first) << OrderName(kind);
       }
     }
+  }
+
+  // What the ranks might tell: now and then too much, too little or nothing.
+  std::vector<metrics::RankUsage> Usage(const launch::Run& run) {
+    std::vector<metrics::RankUsage> ranks(static_cast<size_t>(run.spec.ranks));
+    const double passed = machine_.now().monotonic - run.account.state().interval_began;
+    for (metrics::RankUsage& rank : ranks) {
+      rank.known = Pick(4) != 0;
+      rank.phase_seconds[0] = 0.25 * passed;
+      rank.phase_seconds[3] = (Pick(8) == 0 ? 2 : 0.5) * passed;
+      rank.unsettled_seconds = Pick(2) == 0 ? 0.1 : 0;
+      rank.allreduce_bytes = static_cast<int64_t>(1000 * passed);
+      if (Pick(3) == 0) rank.joules = static_cast<double>(Pick(1000));
+    }
+    return ranks;
   }
 
   void Event() {
@@ -92,8 +109,8 @@ class Walk {
         ProgressFacts progress;
         progress.step = run.step + static_cast<int64_t>(Pick(3));
         progress.attempt_steps = 1;
-        progress.phases[3] = machine_.now().monotonic - 1000;
         machine_->Progressed(id, attempt, progress, machine_.now());
+        machine_->Used(id, attempt, Usage(run), machine_.now());
         break;
       }
       case 8: {

@@ -27,7 +27,7 @@ TEST_F(ServiceTest, ARunIsSubmittedRunsPausesResumesAndStops) {
   EXPECT_EQ(paused.run().state(), v1::RUN_STATE_PAUSED);
   EXPECT_EQ(paused.step(), 7);
   EXPECT_EQ(paused.run().last_checkpoint().step(), 7);
-  EXPECT_EQ(supervisor_->free_slots(), slots_);
+  EXPECT_EQ(supervisor_->overview().free_slots, slots_);
   EXPECT_TRUE(first->AwaitEnd().ok());
 
   EXPECT_TRUE(Resume(id).ok());
@@ -45,7 +45,7 @@ TEST_F(ServiceTest, AHeldRunKeepsItsProcessesAndSlots) {
   ASSERT_TRUE(Pause(id, true).ok());
   EXPECT_EQ(Get(id).state(), v1::RUN_STATE_PAUSED);
   EXPECT_TRUE(Get(id).progress().held());
-  EXPECT_EQ(supervisor_->free_slots(), slots_ - 2);
+  EXPECT_EQ(supervisor_->overview().free_slots, slots_ - 2);
   ASSERT_TRUE(Resume(id).ok());
   EXPECT_EQ(Get(id).state(), v1::RUN_STATE_RUNNING);
   EXPECT_EQ(launcher_.launches(), 1);
@@ -315,7 +315,7 @@ TEST_F(ServiceTest, ARunStartedByHandRegistersObeysAndIsNotRestarted) {
     rank.Progress(2);
     AwaitRun(id, [](const v1::Run& run) { return run.progress().step() == 2; });
     EXPECT_TRUE(Get(id).external());
-    EXPECT_EQ(supervisor_->free_slots(), slots_) << "the daemon did not give it slots";
+    EXPECT_EQ(supervisor_->overview().free_slots, slots_) << "the daemon did not give it slots";
   }
   FakeRank again(channel_, hello, nullptr);
   ASSERT_TRUE(again.AwaitWelcome());
@@ -372,11 +372,13 @@ TEST_F(ServiceTest, PhasesSumToTheWallTimeAndTheirCostToTheCost) {
                       1e-9 * (run.ended().nanos() - run.started().nanos());
   double sum = 0;
   double cost = 0;
-  for (const double seconds : sample.phase_seconds) sum += seconds;
-  for (const double one : sample.cost_by_phase) cost += one;
+  for (const double seconds : sample.spent.seconds) sum += seconds;
+  for (const metrics::Money& money : sample.spent.money) {
+    cost += 1e-6 * static_cast<double>(money.total());
+  }
   EXPECT_NEAR(sum, wall, 0.01 * wall + 0.002);
-  EXPECT_NEAR(sample.cost_total, cost, 1e-9);
-  EXPECT_GT(sample.cost_total, 0);
+  EXPECT_NEAR(run.cost(), cost, 1e-9);
+  EXPECT_GT(cost, 0);
   EXPECT_EQ(sample.steps, 13);
   EXPECT_EQ(sample.samples, 8 * 13);
   EXPECT_EQ(snapshot.runs_by_state.at("completed"), 1);

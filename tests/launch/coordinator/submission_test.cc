@@ -45,8 +45,8 @@ TEST_F(SubmissionTest, RelativePathsBecomeAbsoluteAndAutoRanksTheFreeSlots) {
   const Submission submission = ParseSubmission(request_, context_);
   ASSERT_TRUE(submission.violations.empty()) << submission.violations[0].description;
   EXPECT_EQ(submission.spec.ranks, 3);
-  EXPECT_EQ(submission.spec.max_seconds, 7200);
-  EXPECT_EQ(submission.spec.max_cost, 5);
+  EXPECT_EQ(submission.spec.limits.max_seconds, 7200);
+  EXPECT_EQ(submission.spec.limits.max_cost, 5);
   const auto loaded = config::LoadRunConfig(submission.spec.config_yaml, "run.yaml");
   ASSERT_TRUE(loaded.ok()) << loaded.Report();
   EXPECT_EQ(loaded.config.data.path, (folder_.path() / "home" / "pictures").string());

@@ -138,7 +138,7 @@ TEST_F(SupervisorTest, ManyThreadsAskOrderWatchAndReadAtOnce) {
           EXPECT_FALSE(listed.run->run_id().empty());
           EXPECT_TRUE(supervisor_->Find(listed.run->run_id()).ok());
         }
-        EXPECT_GE(supervisor_->free_slots(), 0);
+        EXPECT_GE(supervisor_->overview().free_slots, 0);
         EXPECT_EQ(supervisor_->Sample().runs_by_state.size(), 10u);
       }
     });
@@ -174,7 +174,7 @@ TEST_F(SupervisorTest, ManyThreadsAskOrderWatchAndReadAtOnce) {
   over = true;
   for (std::thread& reader : readers) reader.join();
   EXPECT_EQ(answers, kThreads * kRuns);
-  EXPECT_EQ(supervisor_->free_slots(), 4);
+  EXPECT_EQ(supervisor_->overview().free_slots, 4);
   EXPECT_EQ(supervisor_->Sample().runs_by_state.at("stopped"), kThreads * kRuns);
 }
 
