@@ -42,7 +42,8 @@ class SpawnPlan {
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attributes);
   }
-  absl::StatusOr<int> Spawn(const std::vector<std::string>& arguments, short extra_flags) {
+  absl::StatusOr<int> Spawn(const std::vector<std::string>& arguments, short extra_flags,
+                            char** environment = environ) {
     posix_spawnattr_setflags(&attributes, static_cast<short>(POSIX_SPAWN_SETSIGMASK |
                                                              POSIX_SPAWN_SETSIGDEF | extra_flags));
     std::vector<char*> argv;
@@ -51,7 +52,7 @@ class SpawnPlan {
       argv.push_back(const_cast<char*>(argument.c_str()));
     argv.push_back(nullptr);
     pid_t pid = 0;
-    const int error = posix_spawnp(&pid, argv[0], &actions, &attributes, argv.data(), environ);
+    const int error = posix_spawnp(&pid, argv[0], &actions, &attributes, argv.data(), environment);
     if (error == 0) return pid;
     const std::string text = absl::StrCat("cannot start ", arguments[0], ": ", strerror(error));
     return error == ENOENT ? absl::NotFoundError(text) : absl::InternalError(text);
@@ -145,6 +146,32 @@ absl::StatusOr<int> StartDetached(const std::vector<std::string>& arguments,
   auto pid = plan.Spawn(arguments, POSIX_SPAWN_SETSID);
   close(fd);
   return pid;
+}
+
+absl::StatusOr<PipedProgram> StartPiped(const std::vector<std::string>& arguments,
+                                        const std::vector<std::string>& environment) {
+  int pipe_fds[2];
+  if (pipe2(pipe_fds, O_CLOEXEC) != 0) {
+    return absl::InternalError(absl::StrCat("cannot make a pipe: ", strerror(errno)));
+  }
+  std::vector<char*> variables;
+  variables.reserve(environment.size() + 1);
+  for (const std::string& variable : environment) {
+    variables.push_back(const_cast<char*>(variable.c_str()));
+  }
+  variables.push_back(nullptr);
+  SpawnPlan plan;
+  posix_spawn_file_actions_addopen(&plan.actions, 0, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&plan.actions, pipe_fds[1], 1);
+  posix_spawn_file_actions_adddup2(&plan.actions, pipe_fds[1], 2);
+  posix_spawn_file_actions_addclosefrom_np(&plan.actions, 3);
+  auto pid = plan.Spawn(arguments, POSIX_SPAWN_SETSID, variables.data());
+  close(pipe_fds[1]);
+  if (!pid.ok()) {
+    close(pipe_fds[0]);
+    return pid.status();
+  }
+  return PipedProgram{*pid, pipe_fds[0]};
 }
 
 absl::Status BecomeProgram(const std::vector<std::string>& arguments) {

@@ -28,6 +28,15 @@ absl::StatusOr<ProgramOutput> RunProgram(const std::vector<std::string>& argumen
 absl::StatusOr<int> StartDetached(const std::vector<std::string>& arguments,
                                   const std::filesystem::path& log);
 
+struct PipedProgram {
+  int pid = 0;      // The caller reaps it.
+  int output = -1;  // stdout and stderr together; the caller closes it.
+};
+/// Starts a program (a path) in a session of its own with stdin closed and no other environment
+/// than `environment` ("NAME=value").
+absl::StatusOr<PipedProgram> StartPiped(const std::vector<std::string>& arguments,
+                                        const std::vector<std::string>& environment);
+
 /// Becomes that program: its output, its signals and its exit code are this one's. Returns only
 /// when that fails.
 absl::Status BecomeProgram(const std::vector<std::string>& arguments);

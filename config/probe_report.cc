@@ -1,0 +1,125 @@
+#include "config/probe_report.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+
+namespace lockstep::config {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kFormat = 1;
+
+json ToValue(const std::vector<ProbedStep>& steps) {
+  json values = json::array();
+  for (const ProbedStep& step : steps) {
+    values.push_back({{"local_batch", step.local_batch},
+                      {"timed", step.timed},
+                      {"seconds", step.seconds},
+                      {"phase_seconds", step.phase_seconds},
+                      {"peak_bytes", step.peak_bytes}});
+  }
+  return values;
+}
+
+std::vector<ProbedStep> ToSteps(const json& values) {
+  std::vector<ProbedStep> steps;
+  for (const json& value : values) {
+    ProbedStep step;
+    value.at("local_batch").get_to(step.local_batch);
+    value.at("timed").get_to(step.timed);
+    value.at("seconds").get_to(step.seconds);
+    value.at("phase_seconds").get_to(step.phase_seconds);
+    value.at("peak_bytes").get_to(step.peak_bytes);
+    steps.push_back(std::move(step));
+  }
+  return steps;
+}
+
+}  // namespace
+
+std::vector<int64_t> ProbeBatches(int64_t own, const std::vector<int64_t>& others) {
+  std::set<int64_t> batches = {own, std::max<int64_t>(1, own / 2), std::max<int64_t>(1, own / 4)};
+  if (!others.empty()) {
+    batches.insert(std::max<int64_t>(1, *std::min_element(others.begin(), others.end())));
+  }
+  for (int64_t multiple = 2; batches.size() < 3; multiple *= 2) batches.insert(own * multiple);
+  return {batches.begin(), batches.end()};
+}
+
+std::string ToJson(const ProbeReport& report) {
+  json all_reduces = json::array();
+  for (const ProbedAllReduce& one : report.all_reduces) {
+    all_reduces.push_back({{"bytes", one.bytes}, {"seconds", one.seconds}});
+  }
+  const json value = {{"format", kFormat},
+                      {"ranks", report.ranks},
+                      {"threads_per_rank", report.threads_per_rank},
+                      {"device", report.device},
+                      {"gpu", report.gpu},
+                      {"train_samples", report.train_samples},
+                      {"eval_samples", report.eval_samples},
+                      {"micro_batch_size", report.micro_batch_size},
+                      {"available_bytes", report.available_bytes},
+                      {"reduced_bytes", report.reduced_bytes},
+                      {"startup_seconds", report.startup_seconds},
+                      {"steps", ToValue(report.steps)},
+                      {"unfrozen", ToValue(report.unfrozen)},
+                      {"all_reduces", all_reduces},
+                      {"cached_samples", report.cached_samples},
+                      {"cache_seconds", report.cache_seconds},
+                      {"evaluated_samples", report.evaluated_samples},
+                      {"evaluation_seconds", report.evaluation_seconds},
+                      {"checkpoint_bytes", report.checkpoint_bytes},
+                      {"checkpoint_stall_seconds", report.checkpoint_stall_seconds},
+                      {"checkpoint_write_seconds", report.checkpoint_write_seconds},
+                      {"attempting", report.attempting},
+                      {"does_not_fit", report.does_not_fit},
+                      {"does_not_fit_why", report.does_not_fit_why}};
+  return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+absl::StatusOr<ProbeReport> ParseProbeReport(std::string_view text) {
+  try {
+    const json value = json::parse(text);
+    if (value.at("format").get<int>() != kFormat) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "a probe's report of format ", value.at("format").get<int>(), "; expected ", kFormat));
+    }
+    ProbeReport report;
+    value.at("ranks").get_to(report.ranks);
+    value.at("threads_per_rank").get_to(report.threads_per_rank);
+    value.at("device").get_to(report.device);
+    value.at("gpu").get_to(report.gpu);
+    value.at("train_samples").get_to(report.train_samples);
+    value.at("eval_samples").get_to(report.eval_samples);
+    value.at("micro_batch_size").get_to(report.micro_batch_size);
+    value.at("available_bytes").get_to(report.available_bytes);
+    value.at("reduced_bytes").get_to(report.reduced_bytes);
+    value.at("startup_seconds").get_to(report.startup_seconds);
+    report.steps = ToSteps(value.at("steps"));
+    report.unfrozen = ToSteps(value.at("unfrozen"));
+    for (const json& one : value.at("all_reduces")) {
+      report.all_reduces.push_back(
+          {one.at("bytes").get<int64_t>(), one.at("seconds").get<double>()});
+    }
+    value.at("cached_samples").get_to(report.cached_samples);
+    value.at("cache_seconds").get_to(report.cache_seconds);
+    value.at("evaluated_samples").get_to(report.evaluated_samples);
+    value.at("evaluation_seconds").get_to(report.evaluation_seconds);
+    value.at("checkpoint_bytes").get_to(report.checkpoint_bytes);
+    value.at("checkpoint_stall_seconds").get_to(report.checkpoint_stall_seconds);
+    value.at("checkpoint_write_seconds").get_to(report.checkpoint_write_seconds);
+    value.at("attempting").get_to(report.attempting);
+    value.at("does_not_fit").get_to(report.does_not_fit);
+    value.at("does_not_fit_why").get_to(report.does_not_fit_why);
+    return report;
+  } catch (const json::exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat("not a probe's report: ", error.what()));
+  }
+}
+
+}  // namespace lockstep::config

@@ -1,0 +1,436 @@
+#include "trainer/probe/probe.h"
+
+#include <c10/core/CachingDeviceAllocator.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "config/probe_report.h"
+#include "trainer/affinity.h"
+#include "trainer/batches/resident.h"
+#include "trainer/claim.h"
+#include "trainer/comm/world.h"
+#include "trainer/control.h"
+#include "trainer/failure.h"
+#include "trainer/features/feature_cache.h"
+#include "trainer/host_memory.h"
+#include "trainer/probe/measure.h"
+#include "trainer/probe/sampled_dataset.h"
+#include "trainer/rank_device.h"
+#include "trainer/rank_setup.h"
+#include "trainer/saver.h"
+#include "trainer/train.h"
+
+namespace lockstep::trainer {
+namespace {
+
+using config::Phase;
+using config::ProbeReport;
+using config::RunConfig;
+using config::TrainerExit;
+
+struct Arguments {
+  std::string config_file;
+  std::vector<std::string> set;
+  std::string out;
+  std::vector<int64_t> batches;  // Empty = around the run's own.
+  int64_t max_steps = 60;
+};
+
+// A step graph needs three steps before it is captured (trainer/step/step_runner.cc), autotuners
+// one or two.
+constexpr int64_t kLeastWarmSteps = 5;
+constexpr int64_t kFewestTimed = 3;
+// After the timed ones: a checkpoint is begun, and one step is made while it is written.
+constexpr int64_t kLastSteps = 2;
+// Of an evaluation, per rank: enough to see its rate.
+constexpr int64_t kMostEvaluated = 400;
+constexpr int64_t kLeastEvaluated = 32;
+// A step that changes nothing takes as long as one that does.
+constexpr double kHardlyLearning = 1e-12;
+constexpr int64_t kCheckpointCopies = 4;  // Of the weights: with moments and slack, at most.
+
+int ParseArguments(int argc, char** argv, Arguments& arguments, bool& finished) {
+  CLI::App app{
+      "Measures what a run would take: time of a step at several batch sizes, of an all-reduce, an "
+      "evaluation and a checkpoint, and memory.\nStart it with mpirun: mpirun -np 2 "
+      "lockstep-trainer probe run.yaml --out probe.json",
+      "lockstep-trainer probe"};
+  app.add_option("config", arguments.config_file, "The run's YAML file")->required();
+  app.add_option("--set", arguments.set, "Override one setting: --set training.precision=bf16")
+      ->allow_extra_args(false);
+  app.add_option("--out", arguments.out, "Write the measurements to this file, as JSON")
+      ->required();
+  app.add_option("--batches", arguments.batches,
+                 "Samples per rank to try; default: the run's and less")
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+  app.add_option("--max-steps", arguments.max_steps, "Make at most so many steps in all")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->default_str("60");
+  finished = true;
+  try {
+    app.parse(argc - 1, argv + 1);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : static_cast<int>(TrainerExit::kBadConfig);
+  }
+  finished = false;
+  return 0;
+}
+
+// Everything the runs of a probe write lies under it. Rank 0's; the others know the path.
+class Scratch {
+ public:
+  explicit Scratch(const World& world) : owner_(world.rank() == 0) {
+    std::string path;
+    if (owner_) {
+      path = (std::filesystem::temp_directory_path() / "lockstep-probe-XXXXXX").string();
+      if (mkdtemp(path.data()) == nullptr) path = "";
+    }
+    path_ = world.BroadcastText(path, 0);
+    if (path_.empty()) {
+      throw CheckpointFailed("cannot make a temporary folder; is TMPDIR a folder with free space?");
+    }
+  }
+  ~Scratch() { Remove(); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  std::filesystem::path path() const { return path_; }
+  void Remove() const {
+    std::error_code error;
+    if (owner_) std::filesystem::remove_all(path_, error);
+  }
+
+ private:
+  const bool owner_;
+  std::string path_;
+};
+
+// The report's way to its file: rank 0 writes, after each thing learnt.
+class ReportFile {
+ public:
+  ReportFile(std::string file, bool root) : file_(std::move(file)), root_(root) {}
+  ProbeReport* operator->() { return &report_; }
+  void Write() {
+    const absl::Status written = TryWrite();
+    if (!written.ok()) throw CheckpointFailed(std::string(written.message()));
+  }
+  absl::Status TryWrite() {
+    return root_ ? config::WriteFileDurably(file_, config::ToJson(report_)) : absl::OkStatus();
+  }
+
+ private:
+  const std::string file_;
+  const bool root_;
+  ProbeReport report_;
+};
+
+// One Train() of a few steps.
+struct Series {
+  int64_t batch = 0;
+  int64_t warm_steps = 0;
+  int64_t steps = 0;
+  bool last = false;  // Also evaluates and saves.
+};
+
+class Probe {
+ public:
+  Probe(const Arguments& arguments, const World& world, ReportFile& report)
+      : arguments_(arguments), world_(world), report_(report), scratch_(world) {}
+
+  void Run();
+  void Abandon() { scratch_.Remove(); }
+
+ private:
+  bool root() const { return world_.rank() == 0; }
+  void Say(const std::string& line) const;
+  std::vector<int64_t> Batches() const;
+  RunConfig ConfigOf(const Series& series) const;
+  int64_t SampleSize(int64_t steps, int64_t largest_batch) const;
+  void RunStage(std::vector<config::ProbedStep>& steps);
+  void RunSeries(const Series& series, std::vector<config::ProbedStep>& steps);
+  void ReadEnd(const Series& series, const StepTimes& times,
+               const std::filesystem::path& directory);
+  int64_t PeakBytes() const;
+
+  const Arguments& arguments_;
+  const World& world_;
+  ReportFile& report_;
+  const Scratch scratch_;
+  RunConfig config_;  // Resolved for this world; batches are each series's own.
+  int64_t own_micro_batch_ = 0;
+  TrainingData data_;
+  std::unique_ptr<SampledDataset> train_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Communicator> communicator_;
+  int64_t free_bytes_ = 0;  // Of the GPU, before the first step.
+  int64_t stages_ = 1;
+  int directories_ = 0;
+};
+
+void Probe::Say(const std::string& line) const {
+  if (!root()) return;
+  std::fprintf(stderr, "probe: %s\n", line.c_str());
+  std::fflush(stderr);
+}
+
+std::vector<int64_t> Probe::Batches() const {
+  std::vector<int64_t> batches =
+      arguments_.batches.empty() ? config::ProbeBatches(config_.training.batch_size_per_rank, {})
+                                 : arguments_.batches;
+  std::sort(batches.begin(), batches.end());
+  batches.erase(std::unique(batches.begin(), batches.end()), batches.end());
+  return batches;
+}
+
+RunConfig Probe::ConfigOf(const Series& series) const {
+  RunConfig config = config_;
+  config.training.batch_size_per_rank = series.batch;
+  config.training.global_batch_size = series.batch * world_.size();
+  config.training.micro_batch_size =
+      own_micro_batch_ > 0 ? std::min(own_micro_batch_, series.batch) : series.batch;
+  config.training.duration = config::Duration::Steps(static_cast<double>(series.steps));
+  config.training.eval_every = {};
+  config.training.early_stopping = {};
+  config.training.max_nonfinite_steps = static_cast<int>(series.steps);
+  config.training.log_every_steps = series.steps;
+  config.checkpoint.every = {};
+  if (series.last) {
+    config.checkpoint.every = config::Duration::Steps(static_cast<double>(series.steps - 1));
+  }
+  config.optimizer.learning_rate = kHardlyLearning;
+  config.schedule = {};
+  config.cost = {};
+  config.model.unfreeze_after = {};
+  config.model.pretrained.clear();  // Weights of any kind take as long.
+  config.data.cache_folder = (scratch_.path() / "cache").string();
+  // Whether the data stay in the GPU's memory is a matter of all of them, not of the sample.
+  if (config.data.resident == config::Use::kAuto &&
+      ResidentSet::BytesOf(*data_.train) > free_bytes_ / 4) {
+    config.data.resident = config::Use::kNever;
+  }
+  return config;
+}
+
+// Enough that no picture is read twice where the data have as many; few where each would go through
+// a frozen trunk first.
+int64_t Probe::SampleSize(int64_t steps, int64_t largest_batch) const {
+  const bool features = config_.model.freeze != "none" && WhyNoFeatures(config_).empty();
+  const int64_t batch = largest_batch * world_.size();
+  return features ? 2 * batch : (steps + config_.data.prefetch_batches + 1) * batch;
+}
+
+int64_t Probe::PeakBytes() const {
+  int64_t bytes = PeakHostBytes();
+  if (device_->is_gpu()) {
+    bytes = free_bytes_ - device_->FreeBytes();
+    c10::getDeviceAllocator(device_->torch().type())->emptyCache();
+  }
+  const std::vector<int64_t> all = world_.AllGather(bytes);
+  return *std::max_element(all.begin(), all.end());
+}
+
+void Probe::RunSeries(const Series& series, std::vector<config::ProbedStep>& steps) {
+  report_->attempting = series.batch;
+  report_.Write();
+  const RunConfig config = ConfigOf(series);
+  const config::RunDirectory directory(scratch_.path() / absl::StrCat("run-", ++directories_));
+  std::unique_ptr<Claim> claim;
+  if (root()) {
+    auto taken = Claim::Take(directory, 1, 0.5);
+    if (!taken.ok()) throw CheckpointFailed(std::string(taken.status().message()));
+    claim = *std::move(taken);
+  }
+  world_.BroadcastText("", 0);  // The folder is there.
+
+  const int64_t evaluated = std::clamp(8 * series.batch, kLeastEvaluated, kMostEvaluated);
+  const SampledDataset eval(
+      *data_.eval, series.last ? std::min(data_.eval->size(), evaluated * world_.size()) : 0);
+  StepTimes times(series.warm_steps, series.steps - kLastSteps);
+  TrainSetup setup{config, *train_, eval, directory, /*attempt=*/1, *device_, *communicator_};
+  setup.one_host = world_.ranks_on_host() == world_.size();
+  setup.terminal = false;
+  setup.keep = series.last;
+  setup.on_step = [&times](Session& run) { times.Begin(run); };
+  const Outcome outcome = Train(setup);
+  if (outcome.exit != TrainerExit::kCompleted) {
+    throw Refusal{outcome.exit, "the probe was asked to stop"};
+  }
+
+  config::ProbedStep step = times.Result();
+  step.local_batch = series.batch;
+  step.peak_bytes = PeakBytes();
+  Say(absl::StrCat(world_.size(), world_.size() == 1 ? " rank, " : " ranks, ", series.batch,
+                   " samples a rank: ", std::round(1e5 * step.seconds) / 100, " ms a step"));
+  if (&steps == &report_->steps && steps.empty()) {
+    report_->startup_seconds = times.startup_seconds();
+    report_->cache_seconds = times.Before(Phase::kEval);
+    if (report_->cache_seconds > 0) {
+      report_->cached_samples = train_->size() * config.model.feature_views + eval.size();
+    }
+  }
+  steps.push_back(std::move(step));
+  report_->reduced_bytes = times.reduced_bytes();
+  report_->attempting = 0;
+  if (series.last && root()) ReadEnd(series, times, directory.root());
+  report_.Write();
+  std::error_code error;
+  if (root()) std::filesystem::remove_all(directory.root(), error);
+}
+
+// What came behind the steps: result.json has the phases of all, `times` those until the last step.
+void Probe::ReadEnd(const Series& series, const StepTimes& times,
+                    const std::filesystem::path& directory) {
+  const config::RunDirectory run(directory);
+  const auto text = config::ReadFile(run.result());
+  if (!text.ok()) throw CheckpointFailed(std::string(text.status().message()));
+  const nlohmann::json phases = nlohmann::json::parse(*text).at("phase_seconds");
+  const auto since_last_step = [&](Phase phase) {
+    return phases.at(config::PhaseName(phase)).get<double>() - times.UntilLast(phase);
+  };
+  const int64_t evaluated = std::clamp(8 * series.batch, kLeastEvaluated, kMostEvaluated);
+  report_->evaluated_samples = std::min(data_.eval->size(), evaluated * world_.size());
+  report_->evaluation_seconds = since_last_step(Phase::kEval);
+  report_->checkpoint_stall_seconds = times.BetweenLast(Phase::kCheckpointStall);
+  report_->checkpoint_write_seconds = since_last_step(Phase::kCheckpointStall);
+  int64_t bytes = 0;
+  int64_t written = 0;
+  std::error_code error;
+  for (std::filesystem::recursive_directory_iterator entry(run.checkpoints(), error), end;
+       !error && entry != end; entry.increment(error)) {
+    if (entry->is_regular_file()) bytes += static_cast<int64_t>(entry->file_size());
+    if (entry->path().filename() == "manifest.json") ++written;
+  }
+  report_->checkpoint_bytes = written > 0 ? bytes / written : 0;
+}
+
+void Probe::RunStage(std::vector<config::ProbedStep>& steps) {
+  const std::vector<int64_t> batches = Batches();
+  const int64_t warm = std::max<int64_t>(kLeastWarmSteps, config_.data.prefetch_batches + 1);
+  const auto series = static_cast<int64_t>(batches.size());
+  const int64_t each = arguments_.max_steps / (series * stages_);
+  const int64_t least = warm + kFewestTimed + kLastSteps;
+  if (each < least) {
+    throw Refusal{TrainerExit::kBadConfig,
+                  absl::StrCat("--max-steps ", arguments_.max_steps,
+                               " is too few: ", series * stages_, " batch sizes take at least ",
+                               least, " steps each, ", least * series * stages_, " in all")};
+  }
+  train_ = std::make_unique<SampledDataset>(*data_.train, SampleSize(each, batches.back()));
+  for (int64_t i = 0; i < series; ++i) {
+    const auto index = static_cast<size_t>(i);
+    bool last = i + 1 == series && &steps == &report_->steps;
+    if (last && root()) {
+      std::error_code error;
+      const auto space = std::filesystem::space(scratch_.path(), error);
+      // Without room for the checkpoints the run would wait for it for ever.
+      last = !error && static_cast<int64_t>(space.available) >
+                           2 * kCheckpointCopies * report_->reduced_bytes + (64 << 20);
+      if (!last) Say("no room in the temporary folder to time a checkpoint and an evaluation");
+    }
+    last = world_.BroadcastText(last ? "1" : "0", 0) == "1";
+    RunSeries({batches[index], warm, each, last}, steps);
+  }
+}
+
+void Probe::Run() {
+  config_ = LoadConfig(arguments_.config_file, arguments_.set, world_);
+  CheckWorld(arguments_.config_file, world_, config_);
+  own_micro_batch_ = config_.training.micro_batch_size;
+  config_.resources.ranks = world_.size();
+  config_ = config::Resolve(config_, MachineOf(world_));
+  config_.data.cache_folder = (scratch_.path() / "cache").string();
+  BindRank({.local_rank = world_.local_rank(),
+            .ranks_on_host = world_.ranks_on_host(),
+            .threads = config_.resources.threads_per_rank});
+  data_ = OpenData(config_);
+  CheckThatRanksAgree(world_, data_);
+  const int64_t host_bytes = AvailableHostBytes() / world_.ranks_on_host();
+  device_ = OpenRankDevice(config_, world_);
+  free_bytes_ = device_->FreeBytes();
+  communicator_ = world_.MakeCommunicator(
+      *device_, std::chrono::milliseconds(
+                    static_cast<int64_t>(1000 * config_.resources.collective_timeout_seconds)));
+  const std::string name = device_->Describe();
+  report_->ranks = world_.size();
+  report_->threads_per_rank = config_.resources.threads_per_rank;
+  report_->gpu = device_->is_gpu();
+  report_->device = report_->gpu ? name.substr(0, name.find(", ")) : "cpu";
+  report_->train_samples = data_.train->size();
+  report_->eval_samples = data_.eval->size();
+  report_->micro_batch_size = own_micro_batch_;
+  const std::vector<int64_t> available =
+      world_.AllGather(device_->is_gpu() ? free_bytes_ : host_bytes);
+  report_->available_bytes = *std::min_element(available.begin(), available.end());
+
+  const bool unfreezes = !config_.model.unfreeze_after.is_zero() && config_.model.freeze != "none";
+  stages_ = unfreezes ? 2 : 1;
+  RunStage(report_->steps);
+  if (unfreezes) {
+    config_.model.freeze = "none";
+    RunStage(report_->unfrozen);
+  }
+  report_->all_reduces = TimeAllReduces(*communicator_, *device_, report_->reduced_bytes);
+  report_.Write();
+}
+
+// Memory is an answer; everything else is why there is none.
+int Told(ReportFile& report, const World& world, const Failure& failure) {
+  const auto code = static_cast<int>(failure.exit);
+  if (failure.exit == TrainerExit::kOutOfMemory && report->attempting > 0) {
+    std::fprintf(stderr, "probe: rank %d: %lld samples a rank do not fit: %s\n", world.rank(),
+                 static_cast<long long>(report->attempting), failure.message.c_str());
+    report->does_not_fit = report->attempting;
+    report->does_not_fit_why = failure.message;
+    (void)report.TryWrite();  // stderr has it too.
+    return code;
+  }
+  std::fprintf(stderr, "lockstep-trainer probe: rank %d: %s: %s\n", world.rank(),
+               Describe(failure.exit), failure.message.c_str());
+  return code;
+}
+
+}  // namespace
+
+bool IsProbe(const std::string& word) {
+  return word == "probe";
+}
+
+int ProbeMain(int argc, char** argv) {
+  Arguments arguments;
+  bool finished = false;
+  if (const int code = ParseArguments(argc, argv, arguments, finished); finished) return code;
+  CatchSignals();
+  KeepFreedHostMemory();
+  const World world(&argc, &argv);
+  ReportFile report(arguments.out, world.rank() == 0);
+  // What the runs say of themselves is of no interest here.
+  if (std::freopen("/dev/null", "w", stdout) == nullptr) return 1;
+  std::unique_ptr<Probe> probe;
+  try {
+    probe = std::make_unique<Probe>(arguments, world, report);
+    probe->Run();
+    return 0;
+  } catch (const Refusal& refusal) {
+    if (world.rank() == 0) {
+      std::fprintf(stderr, "lockstep-trainer probe: %s\n", refusal.message.c_str());
+    }
+    return static_cast<int>(refusal.exit);
+  } catch (...) {
+    const Failure failure = Classify();
+    const int code = Told(report, world, failure);
+    if (world.size() == 1 || Agreed(failure.exit)) return code;
+    if (probe) probe->Abandon();
+    world.Abort(code);
+  }
+}
+
+}  // namespace lockstep::trainer
