@@ -2,6 +2,7 @@
 //
 //   DIR/run.yaml                                 resolved config, loadable again
 //   DIR/metrics.jsonl                            one row per logged step, epoch and evaluation
+//   DIR/tensorboard/                             event files (trainer/tensorboard/event_log.h)
 //   DIR/result.json                              how the run ended
 //   DIR/checkpoints/step-000000123/              one folder per checkpoint (format:
 //   trainer/checkpoint/store.h) DIR/lock                                     flock()ed by the rank
@@ -32,6 +33,7 @@ class RunDirectory {
   const std::filesystem::path& root() const { return root_; }
   std::filesystem::path run_yaml() const { return root_ / "run.yaml"; }
   std::filesystem::path metrics() const { return root_ / "metrics.jsonl"; }
+  std::filesystem::path tensorboard() const { return root_ / "tensorboard"; }
   std::filesystem::path result() const { return root_ / "result.json"; }
   std::filesystem::path checkpoints() const { return root_ / "checkpoints"; }
   std::filesystem::path lock() const { return root_ / "lock"; }
