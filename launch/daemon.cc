@@ -22,6 +22,8 @@
 #include "launch/rpc_counter.h"
 #include "launch/socket.h"
 #include "launch/state_lock.h"
+#include "metrics/devices/device_monitor.h"
+#include "metrics/devices/nvml.h"
 #include "metrics/exposer.h"
 
 extern char** environ;
@@ -32,6 +34,7 @@ namespace {
 namespace fs = std::filesystem;
 using config::ExitCode;
 
+constexpr auto kFirstReadings = std::chrono::milliseconds(500);
 constexpr auto kShutdownGrace = std::chrono::milliseconds(800);
 // A picture to predict, and what is around it.
 constexpr int kMaxMessageBytes = static_cast<int>(kMaxPictureBytes) + (1 << 20);
@@ -40,6 +43,17 @@ int Cores() {
   cpu_set_t cpus;
   if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) return CPU_COUNT(&cpus);
   return 1;
+}
+
+std::string HostName() {
+  char name[HOST_NAME_MAX + 1] = {};
+  return gethostname(name, sizeof(name) - 1) == 0 ? name : "";
+}
+
+// Where the driver lists its GPUs; LOCKSTEP_NVIDIA_GPUS names another folder, for tests.
+fs::path GpuFolder() {
+  const char* folder = std::getenv("LOCKSTEP_NVIDIA_GPUS");
+  return folder != nullptr ? folder : "/proc/driver/nvidia/gpus";
 }
 
 std::string UserOfPeer(const std::string& peer) {
@@ -88,7 +102,7 @@ ExitCode ExitFor(const absl::Status& status) {
 // In order of construction; taken apart in reverse by ~Daemon.
 struct Daemon::Parts {
   explicit Parts(const config::CoordinatorConfig& config)
-      : gpus(HostGpus(std::getenv("CUDA_VISIBLE_DEVICES"))), slots(config.slots) {
+      : gpus(HostGpus(std::getenv("CUDA_VISIBLE_DEVICES"), GpuFolder())), slots(config.slots) {
     if (slots == 0) slots = gpus.empty() ? Cores() : static_cast<int>(gpus.size());
   }
 
@@ -97,7 +111,9 @@ struct Daemon::Parts {
   std::optional<StateLock> lock;
   std::unique_ptr<MpirunLauncher> mpirun;
   std::unique_ptr<SocketListener> listener;
+  std::unique_ptr<metrics::DeviceMonitor> monitor;
   RpcCounter rpcs;
+  std::function<std::map<std::string, int64_t>()> log_messages;  // May be empty.
   std::unique_ptr<Supervisor> supervisor;
   std::unique_ptr<ControlServiceImpl> control;
   std::unique_ptr<RankServiceImpl> ranks;
@@ -154,7 +170,8 @@ absl::Status Daemon::Parts::StartMetrics(const config::CoordinatorConfig& config
     // Scraped before there is anything to show.
     if (!serving) return metrics::Snapshot();
     metrics::Snapshot snapshot = supervisor->Sample();
-    snapshot.rpcs_handled = rpcs.Counts();
+    rpcs.Show(snapshot);
+    if (log_messages) snapshot.log_messages = log_messages();
     return snapshot;
   });
   if (!started.ok()) {
@@ -181,9 +198,19 @@ absl::Status Daemon::Parts::StartSupervisor(const DaemonOptions& options) {
   // meant for the CPU, and which is not ours to say.
   if (slots <= static_cast<int>(gpus.size())) supervision.gpus = gpus;
   supervision.coordinator.price = config.price;
+  supervision.coordinator.budget = config.budget;
+  supervision.coordinator.host = HostName();
+  metrics::DeviceMonitor::Options monitoring;
+  monitoring.nvml_library = metrics::NvmlLibraryName();
+  monitor = metrics::DeviceMonitor::Start(monitoring);
+  supervision.devices = [this] { return monitor->Newest(); };
+  // So that the first run's energy is metered from its first moment; a sick driver is not waited
+  // for.
+  monitor->WaitForRounds(1, kFirstReadings);
   supervision.state_dir = state_dir;
   supervision.socket = socket;
   supervision.version = options.version;
+  supervision.git_sha = options.git_sha;
   Launcher* launcher = options.launcher;
   if (launcher == nullptr) {
     MpirunOptions mpirun_options;
@@ -217,6 +244,8 @@ absl::Status Daemon::Parts::StartServer(const DaemonOptions& options) {
   service.metrics_address = [this] { return metrics_address; };
   service.allowed_roots = config.allowed_roots;
   service.weights = config.weights;
+  service.price = config.price;
+  service.monthly_budget = config.budget.monthly;
   service.cores = Cores();
   service.slots = slots;
   service.user_of = UserOfPeer;
@@ -260,6 +289,7 @@ std::unique_ptr<Daemon> Daemon::Start(DaemonOptions options, DaemonError& error)
   error = {};
   std::unique_ptr<Daemon> daemon(new Daemon(std::make_unique<Parts>(options.config)));
   Parts& parts = *daemon->parts_;
+  parts.log_messages = options.log_messages;
   absl::Status status = parts.TakeFolder(options.config);
   if (status.ok()) {
     auto listener = SocketListener::Open({.path = parts.socket, .group = {}});

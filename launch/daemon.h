@@ -2,7 +2,9 @@
 // taken apart in the right order. lockstepd's main and the tests both use it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -17,10 +19,13 @@ namespace lockstep::launch {
 struct DaemonOptions {
   config::CoordinatorConfig config;
   std::string version;
+  std::string git_sha;
   /// Called when a client asks the daemon to end; must only note it and return.
   std::function<void()> shut_down;
   /// In place of mpirun, for tests. Must outlive the daemon.
   Launcher* launcher = nullptr;
+  /// Messages of the log by level, for the metrics. May be empty; called from any thread.
+  std::function<std::map<std::string, int64_t>()> log_messages;
   CoordinatorOptions coordinator;  // Slots and price are taken from `config`.
 };
 

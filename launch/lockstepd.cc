@@ -16,9 +16,11 @@
 #include "config/load.h"
 #include "config/run_directory.h"
 #include "launch/daemon.h"
+#include "launch/log_counter.h"
 
 #ifndef LOCKSTEP_VERSION
 #define LOCKSTEP_VERSION "unknown"
+#define LOCKSTEP_GIT_SHA ""
 #endif
 
 namespace {
@@ -57,7 +59,8 @@ void Handle(int number, void (*handler)(int)) {
   sigaction(number, &action, nullptr);
 }
 
-void SetUpProcess() {
+// Returns what counts the log's messages.
+std::shared_ptr<lockstep::launch::LogCounter> SetUpProcess() {
   wake_fd = eventfd(0, EFD_CLOEXEC);
   for (const int number : {SIGTERM, SIGINT, SIGHUP}) Handle(number, Wake);
   // A handler, not SIG_IGN: programs that are started would inherit that.
@@ -67,10 +70,13 @@ void SetUpProcess() {
     limit.rlim_cur = std::min(kWantedDescriptors, limit.rlim_max);
     setrlimit(RLIMIT_NOFILE, &limit);
   }
+  auto counter = std::make_shared<lockstep::launch::LogCounter>();
   spdlog::set_default_logger(std::make_shared<spdlog::logger>(
-      "lockstepd", std::make_shared<spdlog::sinks::stderr_sink_mt>()));
+      "lockstepd",
+      spdlog::sinks_init_list{std::make_shared<spdlog::sinks::stderr_sink_mt>(), counter}));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
   spdlog::flush_on(spdlog::level::info);
+  return counter;
 }
 
 int Fail(ExitCode code, const std::string& message) {
@@ -103,9 +109,11 @@ std::string Load(const Arguments& arguments, lockstep::config::CoordinatorConfig
 }
 
 int Serve(const Arguments& arguments) {
-  SetUpProcess();
+  const auto log_counter = SetUpProcess();
   lockstep::launch::DaemonOptions options;
+  options.log_messages = [log_counter] { return log_counter->Counts(); };
   options.version = LOCKSTEP_VERSION;
+  options.git_sha = LOCKSTEP_GIT_SHA;
   options.shut_down = [] { Wake(0); };
   if (std::string problem = Load(arguments, options.config); !problem.empty()) {
     return Fail(ExitCode::kUsage, problem);

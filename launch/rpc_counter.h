@@ -1,4 +1,4 @@
-// Counts finished RPCs by method and code, for the metrics. Sees every service of the server.
+// Counts and times RPCs by method, for the metrics. Sees every service of the server.
 #pragma once
 
 #include <grpcpp/support/server_interceptor.h>
@@ -10,20 +10,33 @@
 #include <string>
 #include <utility>
 
+#include "metrics/snapshot.h"
+
 namespace lockstep::launch {
 
-// Thread-safe. Methods that no service has are one label, so that callers cannot make labels up.
+// Thread-safe. Every method of ours is there from the start, at 0; methods that no service has are
+// one label, so that callers cannot make labels up. A stream's time is its whole life.
 class RpcCounter {
  public:
+  RpcCounter();
+
+  void Began(const std::string& method);
+  /// The status that is sent.
   void Count(const std::string& method, int code);
-  std::map<std::pair<std::string, std::string>, int64_t> Counts() const;
+  void Ended(const std::string& method, double seconds);
+
+  /// Fills the snapshot's rpc fields.
+  void Show(metrics::Snapshot& snapshot) const;
 
   /// For ServerBuilder; the counter must outlive the server.
   std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> MakeFactory();
 
  private:
   mutable std::mutex mutex_;
-  std::map<std::pair<std::string, std::string>, int64_t> counts_;  // Guarded by mutex_.
+  // Guarded by mutex_.
+  std::map<std::pair<std::string, std::string>, int64_t> handled_;  // By method and code.
+  std::map<std::string, metrics::Histogram> seconds_;
+  std::map<std::string, int64_t> inflight_;
 };
 
 }  // namespace lockstep::launch

@@ -37,11 +37,13 @@ int ListVerb(Context& context, const std::string& run) {
                {"CREATED"},
                {"SIZE", Table::Align::kRight},
                {"METRIC", Table::Align::kRight},
+               {"COST", Table::Align::kRight},
                {"PATH"}});
   for (const auto& checkpoint : response->checkpoints()) {
     table.Add({FormatCount(checkpoint.step()), FormatLocal(checkpoint.created_unix_seconds()),
                FormatBytes(checkpoint.bytes()),
                checkpoint.has_metric() ? FormatNumber(checkpoint.metric()) : "-",
+               checkpoint.has_cost() ? FormatNumber(checkpoint.cost()) : "-",
                Printable(checkpoint.path())});
   }
   context.out.Write(table.Render());

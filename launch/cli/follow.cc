@@ -17,6 +17,7 @@
 #include "launch/cli/progress.h"
 #include "launch/cli/run_json.h"
 #include "launch/cli/run_stream.h"
+#include "launch/cli/spending.h"
 
 namespace lockstep::cli {
 namespace {
@@ -24,6 +25,8 @@ namespace {
 // More would not fit a screen; and each holds a connection.
 constexpr size_t kMostStreams = 32;
 constexpr double kDiscoverEverySeconds = 2;
+// A rank that stands out again and again is told so often.
+constexpr double kStragglerEverySeconds = 60;
 
 double MonotonicSeconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -212,6 +215,28 @@ class Follower {
 
 }  // namespace
 
+// What was not said yet of limits and of the rank that holds the others up.
+std::vector<std::string> Narrator::TellTrouble(const v1::Run& run, double now, Told& told) const {
+  std::vector<std::string> lines;
+  const auto mark = [&](const std::string& text) {
+    return options_.color ? absl::StrCat("\x1b[33m", text, "\x1b[0m") : text;
+  };
+  const int percent = WarningPercent(run);
+  if (percent > told.warned_percent) {
+    lines.push_back(mark(absl::StrCat("warning: ", DescribeWarning(run))));
+  }
+  told.warned_percent = percent;
+  const v1::Straggler& straggler = run.straggler();
+  if (!run.has_straggler() || run.state() != v1::RUN_STATE_RUNNING) return lines;
+  const bool same = straggler.rank() == told.straggler && straggler.cause() == told.straggler_cause;
+  if (same || now - told.straggler_at < kStragglerEverySeconds) return lines;
+  told.straggler = straggler.rank();
+  told.straggler_cause = straggler.cause();
+  told.straggler_at = now;
+  lines.push_back(mark(absl::StrCat("straggler: ", DescribeStraggler(straggler))));
+  return lines;
+}
+
 std::vector<std::string> Narrator::Tell(const v1::Run& run, double now, const std::string& clock) {
   const auto [entry, first] = told_.try_emplace(run.run_id());
   Told& told = entry->second;
@@ -239,6 +264,7 @@ std::vector<std::string> Narrator::Tell(const v1::Run& run, double now, const st
     told.attempt = run.attempt();
     say(DescribeState(run, options_.color));
   }
+  for (const std::string& text : TellTrouble(run, now, told)) say(text);
   if (options_.plain_progress && run.state() == v1::RUN_STATE_RUNNING && progress.step() > 0 &&
       progress.samples_per_second() > 0 && progress.step() != told.progress_step &&
       now - told.progress_at >= options_.progress_every_seconds) {
@@ -308,7 +334,14 @@ std::string Summary(const v1::Run& run, bool color) {
     absl::StrAppend(&text, "  features    ",
                     DescribeFeatureCache(progress.feature_cache(), run.currency()), "\n");
   }
-  absl::StrAppend(&text, "  cost        ", FormatCost(run.cost(), run.currency()), "\n");
+  absl::StrAppend(&text, "  cost        ", DescribeCost(run), "\n");
+  if (run.spending().energy_joules() > 0) {
+    absl::StrAppend(&text, "  energy      ", DescribeEnergy(run), "\n");
+  }
+  if (run.spending().overspent() > 0) {
+    absl::StrAppend(&text, "  overspent   ", FormatCost(run.spending().overspent(), run.currency()),
+                    " beyond cost.max_cost\n");
+  }
   if (run.has_last_checkpoint() && run.last_checkpoint().ok()) {
     absl::StrAppend(&text, "  checkpoint  step ", FormatCount(run.last_checkpoint().step()), "\n");
   }

@@ -14,7 +14,8 @@
 namespace lockstep::cli {
 
 // Turns a run's snapshots into the lines worth keeping: changes of state with their reasons,
-// evaluations and checkpoints, each once; and, away from a terminal, progress now and then. Pure.
+// evaluations, checkpoints, limits that come near and ranks that hold the others up, each once;
+// and, away from a terminal, progress now and then. Pure.
 class Narrator {
  public:
   struct Options {
@@ -29,6 +30,9 @@ class Narrator {
   std::vector<std::string> Tell(const v1::Run& run, double now, const std::string& clock);
 
  private:
+  struct Told;
+  std::vector<std::string> TellTrouble(const v1::Run& run, double now, Told& told) const;
+
   struct Told {
     v1::RunState state = v1::RUN_STATE_UNSPECIFIED;
     std::string reason;
@@ -36,6 +40,10 @@ class Narrator {
     int64_t evaluated_step = -1;
     int64_t checkpoint_step = -1;
     std::string checkpoint_error;
+    int warned_percent = 0;
+    int straggler = -1;
+    std::string straggler_cause;
+    double straggler_at = -1e300;
     int64_t progress_step = -1;
     double progress_at = -1e300;
   };

@@ -14,6 +14,7 @@
 #include "launch/cli/format.h"
 #include "launch/cli/progress.h"
 #include "launch/cli/run_json.h"
+#include "launch/cli/spending.h"
 #include "launch/cli/table.h"
 #include "launch/cli/verbs.h"
 
@@ -42,18 +43,26 @@ std::string Age(const v1::Run& run) {
 
 std::string RunsTable(const std::vector<v1::Run>& runs, bool color) {
   using Align = Table::Align;
-  Table table({{"ID"},
-               {"NAME"},
-               {"STATE"},
-               {"STEP", Align::kRight},
-               {"EPOCH", Align::kRight},
-               {"LOSS", Align::kRight},
-               {"SCORE", Align::kRight},
-               {"HELD-OUT", Align::kRight},
-               {"SAMPLES/S", Align::kRight},
-               {"ETA", Align::kRight},
-               {"COST", Align::kRight},
-               {"AGE", Align::kRight}});
+  // Columns that most lists would leave empty are there when a run fills them.
+  const bool projected = std::any_of(
+      runs.begin(), runs.end(), [](const v1::Run& run) { return !DescribeProjected(run).empty(); });
+  const bool limited = std::any_of(
+      runs.begin(), runs.end(), [](const v1::Run& run) { return !run.spending().limit().empty(); });
+  std::vector<Table::Column> columns = {{"ID"},
+                                        {"NAME"},
+                                        {"STATE"},
+                                        {"STEP", Align::kRight},
+                                        {"EPOCH", Align::kRight},
+                                        {"LOSS", Align::kRight},
+                                        {"SCORE", Align::kRight},
+                                        {"HELD-OUT", Align::kRight},
+                                        {"SAMPLES/S", Align::kRight},
+                                        {"ETA", Align::kRight},
+                                        {"COST", Align::kRight}};
+  if (projected) columns.push_back({"AT END", Align::kRight});
+  if (limited) columns.push_back({"LIMIT", Align::kRight});
+  columns.push_back({"AGE", Align::kRight});
+  Table table(columns);
   for (const v1::Run& run : runs) {
     const v1::Progress& progress = run.progress();
     const bool started = progress.step() > 0;
@@ -61,14 +70,27 @@ std::string RunsTable(const std::vector<v1::Run>& runs, bool color) {
     std::string steps = FormatCount(progress.step());
     if (progress.total_steps() > 0)
       absl::StrAppend(&steps, "/", FormatCount(progress.total_steps()));
-    table.Add({run.run_id(), Clip(Printable(run.name()), 28), ColoredState(run.state(), color),
-               steps, started ? FormatEpoch(progress.epoch()) : "-",
-               started ? FormatNumber(progress.loss()) : "-",
-               started ? ScoreValue(progress.score()) : "-",
-               ScoreValue(FirstScore(progress.last_evaluation())),
-               moving ? FormatRate(progress.samples_per_second()) : "-",
-               moving ? FormatSeconds(progress.eta_seconds()) : "-",
-               FormatCost(run.cost(), run.currency()), Age(run)});
+    std::vector<std::string> cells = {run.run_id(),
+                                      Clip(Printable(run.name()), 28),
+                                      ColoredState(run.state(), color),
+                                      steps,
+                                      started ? FormatEpoch(progress.epoch()) : "-",
+                                      started ? FormatNumber(progress.loss()) : "-",
+                                      started ? ScoreValue(progress.score()) : "-",
+                                      ScoreValue(FirstScore(progress.last_evaluation())),
+                                      moving ? FormatRate(progress.samples_per_second()) : "-",
+                                      moving ? FormatSeconds(progress.eta_seconds()) : "-",
+                                      FormatCost(run.cost(), run.currency())};
+    if (projected) {
+      const bool known = !DescribeProjected(run).empty();
+      cells.push_back(known ? FormatCost(run.spending().projected_cost(), "") : "-");
+    }
+    if (limited) {
+      const bool has = !run.spending().limit().empty();
+      cells.push_back(has ? FormatRatio(run.spending().limit_ratio()) : "-");
+    }
+    cells.push_back(Age(run));
+    table.Add(std::move(cells));
   }
   return table.Render();
 }
@@ -171,12 +193,36 @@ void AddProgressFields(const v1::Run& run,
     }
   }
   if (!phases.empty()) fields.emplace_back("time in", absl::StrJoin(phases, ", "));
+  if (run.has_straggler()) {
+    fields.emplace_back("straggler", DescribeStraggler(run.straggler()));
+  }
   for (const v1::RankStraggling& rank : progress.ranks()) {
     fields.emplace_back(absl::StrCat("rank ", rank.rank()),
                         absl::StrCat("waited ", FormatSeconds(rank.wait_seconds()),
                                      " for the slowest; was the slowest in ",
                                      FormatCount(rank.slowest_steps()), " steps"));
   }
+}
+
+void AddSpendingFields(const v1::Run& run,
+                       std::vector<std::pair<std::string, std::string>>& fields) {
+  fields.emplace_back("cost", DescribeCost(run));
+  if (!run.has_spending()) return;
+  const v1::Spending& spending = run.spending();
+  if (spending.cost_per_hour() > 0) {
+    fields.emplace_back("per hour", FormatCost(spending.cost_per_hour(), run.currency()));
+  }
+  if (const std::string projected = DescribeProjected(run); !projected.empty()) {
+    fields.emplace_back("projected", projected);
+  }
+  if (const std::string limit = DescribeLimit(run); !limit.empty()) {
+    fields.emplace_back("limit", absl::StrCat(limit, " is used up"));
+  }
+  if (spending.overspent() > 0) {
+    fields.emplace_back("overspent", absl::StrCat(FormatCost(spending.overspent(), run.currency()),
+                                                  " beyond cost.max_cost"));
+  }
+  if (spending.energy_joules() > 0) fields.emplace_back("energy", DescribeEnergy(run));
 }
 
 std::string Description(const v1::Run& run, bool color) {
@@ -209,7 +255,7 @@ std::string Description(const v1::Run& run, bool color) {
                           ? std::string(absl::StripPrefix(DescribeCheckpoint(run.last_checkpoint()),
                                                           "checkpoint of "))
                           : "none yet");
-  fields.emplace_back("cost", FormatCost(run.cost(), run.currency()));
+  AddSpendingFields(run, fields);
   fields.emplace_back("files", Printable(run.run_dir()));
   return RenderFields(fields);
 }

@@ -27,12 +27,14 @@ void AddGlobalOptions(CLI::App& app, Context& context) {
   app.add_option_function<std::string>(
          "-o,--output",
          [&context](const std::string& text) {
-           if (text != "table" && text != "json") {
+           if (text != "table" && text != "json" && text != "csv") {
              throw CLI::ValidationError("-o", absl::StrCat("expected table or json, not ", text));
            }
-           context.format = text == "json" ? OutputFormat::kJson : OutputFormat::kTable;
+           context.format = text == "json"  ? OutputFormat::kJson
+                            : text == "csv" ? OutputFormat::kCsv
+                                            : OutputFormat::kTable;
          },
-         "table, or json: stable names, one document")
+         "table, or json: stable names, one document; csv where a verb says so")
       ->type_name("FORMAT");
   app.add_flag("--no-color", context.no_color, "No colours, also with NO_COLOR");
 }
@@ -165,10 +167,13 @@ void SetUp(CLI::App& app, Context& context) {
       "  5 no coordinator, 6 deadline, 7 denied, 8 budget, 9 stopped");
   AddGlobalOptions(app, context);
   AddRunCommands(app, context);
+  AddPlan(app, context);
   AddListCommands(app, context);
   AddOrderCommands(app, context);
   AddWatchCommands(app, context);
+  AddTop(app, context);
   AddCheckpointCommands(app, context);
+  AddCostCommands(app, context);
   AddModelCommands(app, context);
   AddCompare(app, context);
   AddConfigCommands(app, context);

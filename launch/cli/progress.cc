@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "launch/cli/format.h"
+#include "launch/cli/spending.h"
 
 namespace lockstep::cli {
 namespace {
@@ -149,6 +150,16 @@ std::string ProgressLine(const v1::Run& run, const BarStyle& style, double idle_
       }
     }
     if (run.cost() > 0) parts.push_back({30, FormatCost(run.cost(), run.currency())});
+    if (const std::string projected = DescribeProjected(run); moving && !projected.empty()) {
+      parts.push_back({25, absl::StrCat("(", projected, ")")});
+    }
+  }
+  if (WarningPercent(run) > 0) {
+    const std::string used = absl::StrCat(FormatRatio(run.spending().limit_ratio()), " of limit");
+    parts.push_back({65, style.color ? absl::StrCat("\x1b[33m", used, "\x1b[0m") : used});
+  }
+  if (moving && run.has_straggler()) {
+    parts.push_back({32, absl::StrCat("waits for rank ", run.straggler().rank())});
   }
   if (idle_seconds >= 15) {
     parts.push_back({92, absl::StrCat("(no news for ", FormatSeconds(idle_seconds), ")")});
@@ -191,6 +202,16 @@ std::string PlainProgress(const v1::Run& run) {
     absl::StrAppend(&text, "  ETA ", FormatSeconds(progress.eta_seconds()));
   }
   if (run.cost() > 0) absl::StrAppend(&text, "  cost ", FormatCost(run.cost(), run.currency()));
+  if (const std::string projected = DescribeProjected(run); !projected.empty()) {
+    absl::StrAppend(&text, " (", projected, ")");
+  }
+  if (const std::string limit = DescribeLimit(run); !limit.empty()) {
+    absl::StrAppend(&text, "  ", limit);
+  }
+  if (run.has_straggler()) {
+    absl::StrAppend(&text, "  waits for rank ", run.straggler().rank(), " (",
+                    Printable(run.straggler().cause()), ")");
+  }
   return text;
 }
 

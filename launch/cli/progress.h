@@ -35,7 +35,7 @@ std::string Bar(double ratio, int width, const BarStyle& style);
 double DoneRatio(const v1::Run& run);
 
 /// The line for a terminal, never wider than style.columns. What matters least goes first when
-/// there is no room: cost, learning rate, rate, …; the bar takes what is left.
+/// there is no room: projected cost, cost, rate, …; the bar takes what is left.
 std::string ProgressLine(const v1::Run& run, const BarStyle& style, double idle_seconds = 0);
 
 /// The same facts without a bar, for logs and pipes: "step 120/400 (30.0%) epoch 1.2 loss 0.41 …".

@@ -42,6 +42,54 @@ Json ProgressJson(const v1::Progress& progress) {
   return json;
 }
 
+Json KnownOrNull(double value) {
+  return value >= 0 ? Json(value) : Json(nullptr);
+}
+
+Json SpendingJson(const v1::Spending& spending) {
+  Json json{{"hardware_micros", spending.hardware_micros()},
+            {"energy_micros", spending.energy_micros()},
+            {"transfer_micros", spending.transfer_micros()},
+            {"energy_joules", spending.energy_joules()},
+            {"energy_estimated", spending.energy_estimated()},
+            {"cost_per_hour", spending.cost_per_hour()},
+            {"watts", spending.watts()},
+            {"projected_cost", KnownOrNull(spending.projected_cost())},
+            {"limit_ratio", nullptr},
+            {"limit", nullptr},
+            {"overspent", spending.overspent()}};
+  if (!spending.limit().empty()) {
+    json["limit_ratio"] = spending.limit_ratio();
+    json["limit"] = spending.limit();
+  }
+  return json;
+}
+
+Json StragglerJson(const v1::Straggler& straggler) {
+  return Json{{"rank", straggler.rank()},
+              {"share", straggler.share()},
+              {"seconds_per_step", straggler.seconds_per_step()},
+              {"cause", straggler.cause()},
+              {"text", straggler.text()}};
+}
+
+Json GpuJson(const v1::Gpu& gpu) {
+  return Json{{"index", gpu.index()},
+              {"uuid", gpu.uuid()},
+              {"name", gpu.name()},
+              {"healthy", gpu.healthy()},
+              {"trouble", gpu.trouble()},
+              {"utilization_ratio", KnownOrNull(gpu.utilization_ratio())},
+              {"memory_used_bytes", KnownOrNull(gpu.memory_used_bytes())},
+              {"memory_total_bytes", KnownOrNull(gpu.memory_total_bytes())},
+              {"temperature_celsius", KnownOrNull(gpu.temperature_celsius())},
+              {"power_watts", KnownOrNull(gpu.power_watts())},
+              {"power_limit_watts", KnownOrNull(gpu.power_limit_watts())},
+              {"throttled", gpu.throttled()},
+              {"run", gpu.run().empty() ? Json(nullptr) : Json(gpu.run())},
+              {"rank", gpu.run().empty() ? Json(nullptr) : Json(gpu.rank())}};
+}
+
 }  // namespace
 
 Json ToJson(const v1::Evaluation& evaluation) {
@@ -61,7 +109,8 @@ Json ToJson(const v1::CheckpointEvent& checkpoint) {
               {"bytes", checkpoint.bytes()},
               {"path", checkpoint.path()},
               {"write_seconds", checkpoint.write_seconds()},
-              {"stall_seconds", checkpoint.stall_seconds()}};
+              {"stall_seconds", checkpoint.stall_seconds()},
+              {"cost", checkpoint.cost()}};
 }
 
 Json ToJson(const v1::Checkpoint& checkpoint) {
@@ -69,7 +118,8 @@ Json ToJson(const v1::Checkpoint& checkpoint) {
               {"path", checkpoint.path()},
               {"bytes", checkpoint.bytes()},
               {"created", FormatUtc(checkpoint.created_unix_seconds())},
-              {"metric", checkpoint.has_metric() ? Json(checkpoint.metric()) : Json(nullptr)}};
+              {"metric", checkpoint.has_metric() ? Json(checkpoint.metric()) : Json(nullptr)},
+              {"cost", checkpoint.has_cost() ? Json(checkpoint.cost()) : Json(nullptr)}};
 }
 
 Json ToJson(const v1::Run& run) {
@@ -92,6 +142,10 @@ Json ToJson(const v1::Run& run) {
   json["ended"] = TimeOrNull(run.has_ended(), run.ended());
   json["cost"] = run.cost();
   json["currency"] = run.currency();
+  json["spending"] = run.has_spending() ? SpendingJson(run.spending()) : Json(nullptr);
+  json["straggler"] = run.has_straggler() ? StragglerJson(run.straggler()) : Json(nullptr);
+  json["devices"] = Json::array();
+  for (const std::string& device : run.devices()) json["devices"].push_back(device);
   json["run_dir"] = run.run_dir();
   json["sequence"] = run.sequence();
   json["progress"] = run.has_progress() ? ProgressJson(run.progress()) : Json(nullptr);
@@ -102,6 +156,8 @@ Json ToJson(const v1::Run& run) {
 }
 
 Json ToJson(const v1::GetStatusResponse& status) {
+  Json gpus = Json::array();
+  for (const v1::Gpu& gpu : status.gpus()) gpus.push_back(GpuJson(gpu));
   return Json{{"version", status.version()},
               {"pid", status.pid()},
               {"uptime_seconds", status.uptime_seconds()},
@@ -112,7 +168,13 @@ Json ToJson(const v1::GetStatusResponse& status) {
               {"slots", status.slots()},
               {"free_slots", status.free_slots()},
               {"queued", status.queued()},
-              {"running", status.running()}};
+              {"running", status.running()},
+              {"currency", status.currency()},
+              {"month_micros", status.month_micros()},
+              {"monthly_budget",
+               status.monthly_budget() > 0 ? Json(status.monthly_budget()) : Json(nullptr)},
+              {"cpu_watts", KnownOrNull(status.cpu_watts())},
+              {"gpus", gpus}};
 }
 
 std::string OneLine(const Json& json) {

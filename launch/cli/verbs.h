@@ -20,8 +20,11 @@ void AddRunCommands(CLI::App& app, Context& context);
 void AddOrderCommands(CLI::App& app, Context& context);
 void AddListCommands(CLI::App& app, Context& context);
 void AddWatchCommands(CLI::App& app, Context& context);
+void AddTop(CLI::App& app, Context& context);
 void AddCheckpointCommands(CLI::App& app, Context& context);
+void AddCostCommands(CLI::App& app, Context& context);
 void AddModelCommands(CLI::App& app, Context& context);
+void AddPlan(CLI::App& app, Context& context);
 void AddCompare(CLI::App& app, Context& context);
 void AddConfigCommands(CLI::App& app, Context& context);
 void AddDaemonCommands(CLI::App& app, Context& context);
@@ -33,6 +36,8 @@ CLI::App* AddVerb(CLI::App& app, const std::string& name, const std::string& des
                   const std::string& group, const std::string& example);
 /// What runs when the verb was asked for; the function returns the exit code.
 void OnVerb(CLI::App* verb, Context& context, std::function<int()> function);
+/// Likewise, of a verb that can write CSV; the others refuse `-o csv`.
+void OnCsvVerb(CLI::App* verb, Context& context, std::function<int()> function);
 
 /// A verb of the group Runs that takes one run and nothing else.
 CLI::App* AddOneRunVerb(CLI::App& app, Context& context, const std::string& name,

@@ -43,7 +43,7 @@ std::string Get(int port, const std::string& path) {
 }
 
 Snapshot Sample() {
-  return SampleSnapshot(2, 1, 1.7e9, 10);
+  return SampleSnapshot({}, 1.7e9, 10);
 }
 
 TEST(Exposer, ServesTheSnapshotOfEachScrape) {

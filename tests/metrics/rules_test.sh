@@ -6,4 +6,5 @@ if ! command -v promtool >/dev/null; then
   exit 77
 fi
 promtool check config "$LOCKSTEP_SOURCE_DIR/metrics/prometheus/prometheus.yml"
+promtool check rules "$LOCKSTEP_SOURCE_DIR/metrics/prometheus/rules.yml"
 promtool test rules "$LOCKSTEP_SOURCE_DIR/tests/metrics/rules_test.yml"

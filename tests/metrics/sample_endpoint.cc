@@ -27,11 +27,11 @@ int main(int argc, char** argv) {
   using lockstep::metrics::SampleSnapshot;
   const double start = UnixSeconds();
   if (argc > 1 && std::string(argv[1]) == "--print") {
-    prometheus::TextSerializer().Serialize(std::cout, Families(SampleSnapshot(2, 1, start, 10)));
+    prometheus::TextSerializer().Serialize(std::cout, Families(SampleSnapshot({}, start, 10)));
     return 0;
   }
   auto exposer = lockstep::metrics::Exposer::Start(
-      "127.0.0.1:0", [start] { return SampleSnapshot(2, 1, start, UnixSeconds() - start); });
+      "127.0.0.1:0", [start] { return SampleSnapshot({}, start, UnixSeconds() - start); });
   if (!exposer.ok()) {
     std::cerr << exposer.status() << "\n";
     return 1;

@@ -296,9 +296,23 @@ v1::PredictRequest FakeCoordinator::last_predict() {
   return last_predict_;
 }
 
+v1::GetCostRequest FakeCoordinator::last_cost() {
+  const std::lock_guard lock(mutex_);
+  return last_cost_;
+}
+
+Status FakeCoordinator::GetCost(ServerContext* call, const v1::GetCostRequest* request,
+                                v1::GetCostResponse* response) {
+  if (Status refused = Enter("GetCost", "", call); !refused.ok()) return refused;
+  const std::lock_guard lock(mutex_);
+  last_cost_ = *request;
+  *response = cost;
+  return Status::OK;
+}
+
 Status FakeCoordinator::GetStatus(ServerContext* call, const v1::GetStatusRequest*,
                                   v1::GetStatusResponse* response) {
-  if (Status status = Enter("GetStatus", "", call); !status.ok()) return status;
+  if (Status refused = Enter("GetStatus", "", call); !refused.ok()) return refused;
   response->set_version("0.1.0");
   response->set_pid(getpid());
   response->set_uptime_seconds(3725);
@@ -309,6 +323,8 @@ Status FakeCoordinator::GetStatus(ServerContext* call, const v1::GetStatusReques
   response->set_free_slots(1);
   response->set_queued(2);
   response->set_running(1);
+  response->MergeFrom(status);
+  response->set_price_yaml(price_yaml);
   return Status::OK;
 }
 

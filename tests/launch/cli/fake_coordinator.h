@@ -40,10 +40,14 @@ class FakeCoordinator : public v1::ControlService::Service {
   std::vector<std::string> RequestIds(const std::string& method);
   v1::SubmitRunRequest last_submit();
   v1::PredictRequest last_predict();
+  v1::GetCostRequest last_cost();
   std::vector<int64_t> watched_after();  // after_sequence of each WatchRun.
   bool shutdown_asked();
 
-  std::string log_text;  // Set before Start().
+  std::string log_text;          // Set before Start().
+  v1::GetStatusResponse status;  // On top of what GetStatus always says. Set before Start().
+  std::string price_yaml;
+  v1::GetCostResponse cost;  // What GetCost says.
   std::vector<v1::Checkpoint> checkpoints;
   std::string bad_checkpoint_error;  // Empty = all are good.
 
@@ -72,6 +76,8 @@ class FakeCoordinator : public v1::ControlService::Service {
                                 v1::VerifyCheckpointResponse*) override;
   grpc::Status Predict(grpc::ServerContext*, const v1::PredictRequest*,
                        v1::PredictResponse*) override;
+  grpc::Status GetCost(grpc::ServerContext*, const v1::GetCostRequest*,
+                       v1::GetCostResponse*) override;
   grpc::Status GetStatus(grpc::ServerContext*, const v1::GetStatusRequest*,
                          v1::GetStatusResponse*) override;
   grpc::Status Shutdown(grpc::ServerContext*, const v1::ShutdownRequest*,
@@ -95,6 +101,7 @@ class FakeCoordinator : public v1::ControlService::Service {
   std::map<std::string, grpc::Status> fail_;
   v1::SubmitRunRequest last_submit_;
   v1::PredictRequest last_predict_;
+  v1::GetCostRequest last_cost_;
   std::vector<int64_t> watched_after_;
   bool shutdown_asked_ = false;
 };

@@ -5,6 +5,7 @@
 #include <pty.h>
 #include <spawn.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -32,6 +33,7 @@ Process::Process(const std::vector<std::string>& arguments, const Options& optio
     size.ws_row = 30;
     if (openpty(&out[0], &out[1], nullptr, nullptr, &size) != 0) abort();
     fcntl(out[0], F_SETFD, FD_CLOEXEC);
+    terminal_ = fcntl(out[0], F_DUPFD_CLOEXEC, 0);
     fcntl(out[1], F_SETFD, FD_CLOEXEC);
   } else {
     MakePipe(out);
@@ -39,7 +41,7 @@ Process::Process(const std::vector<std::string>& arguments, const Options& optio
   }
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, in[0], 0);
+  posix_spawn_file_actions_adddup2(&actions, options.keyboard ? out[1] : in[0], 0);
   posix_spawn_file_actions_adddup2(&actions, out[1], 1);
   posix_spawn_file_actions_adddup2(&actions, options.terminal ? out[1] : err[1], 2);
   if (!options.folder.empty()) {
@@ -77,6 +79,16 @@ Process::Process(const std::vector<std::string>& arguments, const Options& optio
   if (err[1] >= 0) close(err[1]);
 }
 
+void Process::Type(const std::string& keys) {
+  if (write(terminal_, keys.data(), keys.size()) != static_cast<ssize_t>(keys.size())) abort();
+}
+
+unsigned Process::TerminalModes() {
+  termios modes{};
+  if (tcgetattr(terminal_, &modes) != 0) abort();
+  return modes.c_lflag;
+}
+
 Process::~Process() {
   if (!waited_) {
     kill(pid_, SIGKILL);
@@ -84,6 +96,7 @@ Process::~Process() {
   }
   StopReading(out_);
   StopReading(err_);
+  if (terminal_ >= 0) close(terminal_);
 }
 
 void Process::Read(Stream& stream, int wake_read) {

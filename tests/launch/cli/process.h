@@ -19,6 +19,7 @@ class Process {
     std::string input;
     std::string folder;     // To run in; empty = the test's.
     bool terminal = false;  // stdout and stderr are one terminal of 100 x 30.
+    bool keyboard = false;  // It is stdin, too.
   };
   Process(const std::vector<std::string>& arguments, const Options& options);
   ~Process();
@@ -27,6 +28,10 @@ class Process {
   bool AwaitOut(const std::string& text);
   bool AwaitErr(const std::string& text);
   void Signal(int number);
+  /// Keys pressed at the terminal.
+  void Type(const std::string& keys);
+  /// The terminal's local modes (termios c_lflag): echo, whole lines, …
+  unsigned TerminalModes();
   /// As if the reader of stdout went away.
   void CloseOut();
   /// Waits for the end: the exit code, 128 + signal, or -1 (and it is killed) after 30 s.
@@ -47,6 +52,7 @@ class Process {
   void StopReading(Stream& stream);
 
   pid_t pid_ = -1;
+  int terminal_ = -1;  // The side that is not the program's; stays open after it ends.
   bool waited_ = false;
   int code_ = -1;
   std::mutex mutex_;
