@@ -1,6 +1,7 @@
 // lockstep-trainer: one rank. `mpirun -np N lockstep-trainer run.yaml [--run-dir DIR]` trains;
 // nothing else is needed. `lockstep-trainer evaluate|predict|export|describe|serve …` uses what was
-// trained (trainer/inference/commands.h).
+// trained (trainer/inference/commands.h); `mpirun -np N lockstep-trainer probe run.yaml …` measures
+// what training would take (trainer/probe/probe.h).
 //
 // main() composes and ends: it reads the config, claims the run directory, makes the communicator
 // and the link, calls Train(), and turns whatever happened into an exit code that mpirun, the
@@ -28,13 +29,13 @@
 #include "trainer/inference/commands.h"
 #include "trainer/link/coordinator_link.h"
 #include "trainer/link/rank_log.h"
+#include "trainer/probe/probe.h"
 #include "trainer/rank_device.h"
+#include "trainer/rank_setup.h"
 #include "trainer/saver.h"
 #include "trainer/trace.h"
 #include "trainer/traced_communicator.h"
 #include "trainer/train.h"
-
-extern char** environ;
 
 namespace lockstep::trainer {
 namespace {
@@ -93,7 +94,8 @@ void AddProfileOptions(CLI::App& app, TraceOptions& profile) {
 int ParseArguments(int argc, char** argv, Arguments& arguments, bool& finished) {
   CLI::App app{
       "Trains one rank of a run. Start it with mpirun: mpirun -np 2 lockstep-trainer run.yaml\n"
-      "Without mpirun, as the first argument: evaluate, predict, export, describe (--help each)"};
+      "As the first argument, with mpirun: probe; without: evaluate, predict, export, describe "
+      "(--help each)"};
   app.add_option("config", arguments.config_file, "The run's YAML file")->required();
   app.add_option("--run-dir", arguments.run_dir,
                  "Where the run lives (default: runs/NAME); an existing one is continued");
@@ -119,27 +121,6 @@ int ParseArguments(int argc, char** argv, Arguments& arguments, bool& finished) 
   return 0;
 }
 
-RunConfig LoadConfig(const Arguments& arguments, const World& world) {
-  std::string text;
-  if (world.rank() == 0) {
-    const auto file = config::ReadFile(arguments.config_file, 4u << 20);
-    text = file.ok() ? "+" + *file : "-" + std::string(file.status().message());
-  }
-  text = world.BroadcastText(text, 0);
-  if (text[0] == '-') throw Refusal{TrainerExit::kBadConfig, text.substr(1)};
-
-  std::vector<config::Override> overrides = config::EnvironmentOverrides(environ);
-  for (const std::string& set : arguments.set) {
-    const auto parsed = config::ParseOverride(set);
-    if (!parsed.ok())
-      throw Refusal{TrainerExit::kBadConfig, std::string(parsed.status().message())};
-    overrides.push_back(*parsed);
-  }
-  auto loaded = config::LoadRunConfig(text.substr(1), arguments.config_file, overrides);
-  if (!loaded.ok()) throw Refusal{TrainerExit::kBadConfig, loaded.Report()};
-  return loaded.config;
-}
-
 // Threads per rank decide the bits (summation order), so a run keeps those it began with.
 void KeepThreads(const RunDirectory& directory, RunConfig& config) {
   if (config.resources.threads_per_rank != 0) return;
@@ -147,45 +128,6 @@ void KeepThreads(const RunDirectory& directory, RunConfig& config) {
   if (!text.ok()) return;
   const auto before = config::LoadRunConfig(*text, directory.run_yaml().string());
   if (before.ok()) config.resources.threads_per_rank = before.config.resources.threads_per_rank;
-}
-
-struct TrainingData {
-  std::unique_ptr<Dataset> train;
-  std::unique_ptr<Dataset> eval;
-};
-
-// Also closes the number of outputs, which only the data set knows.
-TrainingData OpenData(RunConfig& config) {
-  TrainingData data;
-  data.train = OpenDataset({.config = config, .split = Split::kTrain});
-  // Brought to size as the training pictures are, whatever sizes the held-out ones have.
-  data.eval = OpenDataset(
-      {.config = config, .split = Split::kEval, .preprocessing = &data.train->preprocessing()});
-  const auto classes = static_cast<int>(data.train->classes().size());
-  const auto targets = static_cast<int>(data.train->targets().size());
-  if (config.model.num_classes == 0) config.model.num_classes = std::max(classes, targets);
-  if (config.model.num_classes < classes) {
-    throw WrongConfig(absl::StrCat("model.num_classes is ", config.model.num_classes,
-                                   " but the data set has ", classes, " classes"));
-  }
-  if (targets > 0 && config.model.num_classes != targets) {
-    throw WrongConfig(absl::StrCat("model.num_classes is ", config.model.num_classes,
-                                   " but the data set has ", targets, " targets"));
-  }
-  return data;
-}
-
-// Files may have gone bad between one rank's look and another's: the ranks would train on different
-// samples and never know.
-void CheckThatRanksAgree(const World& world, const TrainingData& data) {
-  for (const auto& dataset : {&data.train, &data.eval}) {
-    for (const int64_t size : world.AllGather((*dataset)->size())) {
-      if (size == (*dataset)->size()) continue;
-      throw DataError(absl::StrCat("rank ", world.rank(), " has ", (*dataset)->size(),
-                                   " samples where another has ", size, ": ",
-                                   (*dataset)->Describe()));
-    }
-  }
 }
 
 // Rank 0 claims the run directory; all learn the attempt, or why not.
@@ -267,22 +209,21 @@ void TellFailure(const Ending& ending, TrainerExit exit, const std::string& mess
   }
 }
 
-config::Machine MachineOf(const World& world) {
-  return {world.size(), world.ranks_on_host(), CoresOfHost()};
-}
-
-// mpirun decides the world size, which may contradict the file: three samples for four ranks.
-void CheckWorld(const Arguments& arguments, const World& world, RunConfig config) {
-  config.resources.ranks = world.size();
-  const auto checked =
-      config::LoadRunConfig(config::ToYaml(config::Resolve(config, MachineOf(world))),
-                            absl::StrCat(arguments.config_file, " with mpirun -np ", world.size()));
-  if (!checked.ok()) throw Refusal{TrainerExit::kBadConfig, checked.Report()};
+// How far the attempts before this one came: what is made below that was made before. The ranks of
+// this host tell; where their boards are gone, nothing is known to be made again.
+int64_t StepsBegunBefore(const RunDirectory& directory, int attempt) {
+  int64_t steps = 0;
+  for (int earlier = 1; earlier < attempt; ++earlier) {
+    const auto ranks = config::RankBoard::Read(directory.board(earlier));
+    if (!ranks.ok()) continue;
+    for (const config::RankState& rank : *ranks) steps = std::max(steps, rank.step);
+  }
+  return steps;
 }
 
 int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
-  RunConfig config = LoadConfig(arguments, world);
-  CheckWorld(arguments, world, config);
+  RunConfig config = LoadConfig(arguments.config_file, arguments.set, world);
+  CheckWorld(arguments.config_file, world, config);
   const RunDirectory directory(arguments.run_dir.empty()
                                    ? std::filesystem::path("runs") / config.name
                                    : std::filesystem::path(arguments.run_dir));
@@ -335,6 +276,7 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
   TrainSetup setup{config, *data.train, *data.eval, directory, attempt, *device, *communicator};
   setup.link = link.get();
   setup.board = board.ok() ? &*board : nullptr;
+  setup.redone_until = StepsBegunBefore(directory, attempt);
   setup.trace = trace.get();
   setup.own_log = log != nullptr;
   setup.one_host = world.ranks_on_host() == world.size();
@@ -359,6 +301,7 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
 
 int Main(int argc, char** argv) {
   if (argc > 1 && IsCommand(argv[1])) return RunCommand(argc, argv);
+  if (argc > 1 && IsProbe(argv[1])) return ProbeMain(argc, argv);
   Arguments arguments;
   bool finished = false;
   if (const int code = ParseArguments(argc, argv, arguments, finished); finished) return code;

@@ -4,12 +4,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -22,6 +25,9 @@ namespace {
 
 constexpr double kRateWindowSeconds = 10;
 constexpr double kTerminalPeriodSeconds = 2;
+// The link sends ten a second at most; a copy for it takes a microsecond, with steps of one
+// millisecond a thousandth of each.
+constexpr double kTellPeriodSeconds = 0.02;
 constexpr size_t kBufferBytes = 64 << 10;
 constexpr std::chrono::milliseconds kGoodbyeTimeout{2000};
 
@@ -51,6 +57,19 @@ json ToJson(const EvaluationResult& e) {
   json value = {{"step", e.step}, {"epoch", e.epoch}, {"loss", e.loss}};
   for (const auto& [name, score] : e.scores) value[name] = score;
   return value;
+}
+
+// With every digit, and null for what JSON has no number for.
+void AppendJson(double value, std::string& out) {
+  if (!std::isfinite(value)) {
+    out += "null";
+    return;
+  }
+  std::array<char, 32> text{};
+  const char* end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+  const std::string_view digits(text.data(), static_cast<size_t>(end - text.data()));
+  out += digits;
+  if (digits.find_first_of(".e") == digits.npos) out += ".0";  // It stays a number with a fraction.
 }
 
 // Errors have units, the other scores are ratios.
@@ -114,6 +133,10 @@ absl::Status Report::Open(const TrainingState& state) {
   if (ftruncate(metrics_fd_, metrics_bytes_) != 0 || lseek(metrics_fd_, 0, SEEK_END) < 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot cut ", path));
   }
+  if (options_.tensorboard) {
+    events_.emplace(directory_.tensorboard(), state.events, state.step, *options_.tensorboard,
+                    [this](const std::string& line) { Say(line); });
+  }
   seconds_before_ = state.seconds;
   progress_.first_step = state.step;
   progress_.step = state.step;
@@ -124,6 +147,24 @@ absl::Status Report::Open(const TrainingState& state) {
 
 double Report::EpochOf(int64_t step) const {
   return static_cast<double>(step) / options_.steps_per_epoch;
+}
+
+// Every few steps, so without a tree of values: a third of the time.
+void Report::StepRow(int64_t step, double loss, double learning_rate, int64_t samples) {
+  std::string row;
+  row.reserve(256);
+  absl::StrAppend(&row, R"({"epoch":)");
+  AppendJson(EpochOf(step), row);
+  absl::StrAppend(&row, R"(,"kind":"step","loss":)");
+  AppendJson(loss, row);
+  absl::StrAppend(&row, R"(,"lr":)");
+  AppendJson(learning_rate, row);
+  absl::StrAppend(&row, R"(,"samples":)", samples, R"(,"seconds":)");
+  AppendJson(ElapsedSeconds(), row);
+  absl::StrAppend(&row, R"(,"step":)", step, ",\"", options_.score, "\":");
+  AppendJson(progress_.score.value, row);
+  row += '}';
+  Row(row);
 }
 
 void Report::Row(const std::string& row) {
@@ -148,15 +189,14 @@ void Report::Step(const StepSummary& summary, double learning_rate) {
   }
   const int64_t done = summary.step + 1;
   if (done % options_.log_every_steps != 0 && done != options_.total_steps) return;
-  Row(json{{"kind", "step"},
-           {"step", done},
-           {"epoch", EpochOf(done)},
-           {"loss", summary.loss},
-           {options_.score, progress_.score.value},
-           {"lr", learning_rate},
-           {"samples", static_cast<int64_t>(summary.samples)},
-           {"seconds", ElapsedSeconds()}}
-          .dump());
+  StepRow(done, summary.loss, learning_rate, static_cast<int64_t>(summary.samples));
+  if (!events_) return;
+  events_->Step({.step = done,
+                 .loss = summary.loss,
+                 .score = progress_.score.value,
+                 .learning_rate = learning_rate,
+                 .gradient_norm = summary.gradient_norm},
+                clock_.Seconds());
 }
 
 void Report::Timing(double step_seconds, double allreduce_seconds, int64_t allreduce_bytes,
@@ -166,6 +206,7 @@ void Report::Timing(double step_seconds, double allreduce_seconds, int64_t allre
   Observe(progress_.step_duration, step_seconds);
   Observe(progress_.allreduce_duration, allreduce_seconds);
   progress_.allreduce_bytes += allreduce_bytes;
+  if (events_) events_->Timing(step_seconds, samples);
 }
 
 void Report::Epoch(int64_t step, int64_t epochs_done, const TrainingState& state) {
@@ -178,16 +219,22 @@ void Report::Epoch(int64_t step, int64_t epochs_done, const TrainingState& state
            {"samples", static_cast<int64_t>(state.epoch_samples)},
            {"seconds", ElapsedSeconds()}}
           .dump());
+  if (events_) {
+    events_->Epoch(step, state.epoch_loss_sum / samples, state.epoch_score_sum / samples);
+  }
 }
 
-void Report::Evaluation(const EvaluationResult& result, const TrainingState& state) {
+void Report::Evaluation(const EvaluationResult& result, const TrainingState& state,
+                        std::span<const int64_t> confusion) {
   json row = ToJson(result);
   row["kind"] = "eval";
   row["samples"] = result.samples;
   row["seconds"] = ElapsedSeconds();
   Row(row.dump());
+  if (events_) events_->Evaluation(result.step, result.loss, result.scores, confusion);
   progress_.last_evaluation = ToReport(result);
   if (state.best_evaluation) progress_.best_evaluation = ToReport(*state.best_evaluation);
+  TellProgress();
   if (link_ != nullptr) link_->Report(*progress_.last_evaluation);
   std::string line = absl::StrFormat("evaluation  step %d  epoch %.1f  val_loss %.4f", result.step,
                                      result.epoch, result.loss);
@@ -198,6 +245,7 @@ void Report::Evaluation(const EvaluationResult& result, const TrainingState& sta
 }
 
 void Report::Checkpoint(const CheckpointReport& checkpoint) {
+  TellProgress();
   if (link_ != nullptr) link_->Report(checkpoint);
   Say(checkpoint.ok
           ? absl::StrFormat(
@@ -209,6 +257,7 @@ void Report::Checkpoint(const CheckpointReport& checkpoint) {
 
 void Report::Held(bool held, int64_t step, const std::string& reason) {
   progress_.held = held;
+  TellProgress();
   if (link_ != nullptr) link_->Hold(held, step, reason);
   Say(held ? absl::StrCat("held after step ", step, reason.empty() ? "" : ": ", reason)
            : absl::StrCat("going on after step ", step));
@@ -219,7 +268,7 @@ void Report::Say(const std::string& line) {
   std::fflush(stdout);
 }
 
-ProgressReport Report::Fill(const TrainingState& state) {
+ProgressReport Report::Fill(int64_t step) {
   const double now = MonotonicSeconds();
   if (recent_.empty() || now - recent_.back().at > kRateWindowSeconds / 20) {
     recent_.push_back({now, progress_.samples, progress_.steps});
@@ -229,28 +278,37 @@ ProgressReport Report::Fill(const TrainingState& state) {
   const double span = now - from.at;
   const auto samples = static_cast<double>(progress_.samples - from.samples);
   progress_.samples_per_second = span > 0 ? samples / span : 0;
-  progress_.step = state.step;
-  progress_.epoch = EpochOf(state.step);
+  progress_.flops_utilization = progress_.samples_per_second * options_.sample_seconds_at_peak;
+  progress_.step = step;
+  progress_.epoch = EpochOf(step);
   progress_.phase_seconds = clock_.Seconds();
   progress_.wall_seconds = clock_.WallSeconds();
   const auto steps = static_cast<double>(progress_.steps - from.steps);
   progress_.eta_seconds = -1;
   if (options_.total_steps > 0 && steps > 0) {
-    progress_.eta_seconds = static_cast<double>(options_.total_steps - state.step) * span / steps;
+    progress_.eta_seconds = static_cast<double>(options_.total_steps - step) * span / steps;
   } else if (options_.total_steps == 0) {
     progress_.eta_seconds = std::max(0.0, options_.total_seconds - ElapsedSeconds());
   }
   return progress_;
 }
 
+void Report::TellProgress() {
+  if (link_ != nullptr) link_->Report(Fill(progress_.step));
+}
+
 void Report::Progress(const TrainingState& state) {
+  progress_.step = state.step;
   const double now = MonotonicSeconds();
   const bool line = options_.terminal && now - last_line_ >= kTerminalPeriodSeconds;
   if (link_ == nullptr && !line) {
-    if (recent_.empty() || now - recent_.back().at > kRateWindowSeconds / 20) Fill(state);
+    if (recent_.empty() || now - recent_.back().at > kRateWindowSeconds / 20) Fill(state.step);
     return;
   }
-  const ProgressReport progress = Fill(state);
+  const bool due = progress_.held || now - told_at_ >= kTellPeriodSeconds;
+  if (!line && !due) return;
+  told_at_ = now;
+  const ProgressReport progress = Fill(state.step);
   if (link_ != nullptr) link_->Report(progress);
   // The first step's loss is known one step late, and a rate needs a span.
   if (!line || progress.held || progress.steps < 2) return;
@@ -265,7 +323,14 @@ void Report::Progress(const TrainingState& state) {
                       progress.samples_per_second, eta));
 }
 
-int64_t Report::FlushMetrics() {
+void Report::Flush(TrainingState& state) {
+  FlushMetrics();
+  // Where a write failed this is more than there is; SyncMetrics() then refuses the checkpoint.
+  state.metrics_bytes = metrics_bytes_ + static_cast<int64_t>(buffer_.size());
+  if (events_) state.events = events_->Flush();
+}
+
+void Report::FlushMetrics() {
   size_t done = 0;
   while (metrics_fd_ >= 0 && done < buffer_.size()) {
     const ssize_t n = write(metrics_fd_, buffer_.data() + done, buffer_.size() - done);
@@ -279,10 +344,10 @@ int64_t Report::FlushMetrics() {
   if (done == buffer_.size()) metrics_errno_ = 0;
   metrics_bytes_ += static_cast<int64_t>(done);
   buffer_.erase(0, done);
-  return metrics_bytes_ + static_cast<int64_t>(buffer_.size());
 }
 
 absl::Status Report::SyncMetrics() {
+  if (events_) events_->Sync();
   if (const int error = metrics_errno_; error != 0) {
     return absl::ErrnoToStatus(error, absl::StrCat("cannot write ", directory_.metrics().string()));
   }
@@ -295,7 +360,7 @@ absl::Status Report::SyncMetrics() {
 absl::Status Report::Result(const TrainingState& state, config::TrainerExit exit,
                             const std::string& reason, int attempt) {
   FlushMetrics();
-  const ProgressReport progress = Fill(state);
+  const ProgressReport progress = Fill(state.step);
   json phases = json::object();
   for (int i = 0; i < config::kPhaseCount; ++i) {
     phases[config::PhaseName(static_cast<config::Phase>(i))] =
@@ -332,7 +397,7 @@ absl::Status Report::Result(const TrainingState& state, config::TrainerExit exit
 void Report::Goodbye(const TrainingState& state, config::TrainerExit exit,
                      const std::string& reason) {
   if (link_ == nullptr) return;
-  link_->Goodbye(static_cast<int>(exit), reason, Fill(state), kGoodbyeTimeout);
+  link_->Goodbye(static_cast<int>(exit), reason, Fill(state.step), kGoodbyeTimeout);
 }
 
 }  // namespace lockstep::trainer

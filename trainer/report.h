@@ -1,12 +1,13 @@
-// What a run tells the world, from rank 0: rows in metrics.jsonl, progress to the coordinator,
-// lines on the terminal, result.json at the end. Telling must never stop training: only
-// metrics.jsonl, which a resume continues, can fail.
+// What a run tells the world, from rank 0: rows in metrics.jsonl, points in TensorBoard's event
+// files, progress to the coordinator, lines on the terminal, result.json at the end. Telling must
+// never stop training: only metrics.jsonl, which a resume continues, can fail.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "trainer/link/coordinator_link.h"
 #include "trainer/phase_clock.h"
 #include "trainer/step/agreement.h"
+#include "trainer/tensorboard/training_events.h"
 #include "trainer/training_state.h"
 
 namespace lockstep::trainer {
@@ -28,8 +30,10 @@ struct ReportOptions {
   double total_seconds = 0;  // Of a run whose length is a wall time.
   double steps_per_epoch = 1;
   int64_t log_every_steps = 10;
-  std::string score;     // Name of what the ranks sum up beside the loss.
-  bool terminal = true;  // Print progress lines.
+  double sample_seconds_at_peak = 0;  // Of a sample's step, at all devices' peak; 0 = not known.
+  std::string score;                  // Name of what the ranks sum up beside the loss.
+  bool terminal = true;               // Print progress lines.
+  std::optional<TrainingEventsOptions> tensorboard;  // Nothing: no event files.
 };
 
 class Report {
@@ -41,8 +45,8 @@ class Report {
   Report(const Report&) = delete;
   Report& operator=(const Report&) = delete;
 
-  /// Opens metrics.jsonl and cuts off what is beyond `state`: rows of steps that will be made
-  /// again.
+  /// Opens metrics.jsonl and the event files and cuts off what is beyond `state`: rows and points
+  /// of steps that will be made again.
   absl::Status Open(const TrainingState& state);
 
   /// One agreed step: adds it to the totals and writes its row if it is one to be logged.
@@ -52,7 +56,9 @@ class Report {
   void Timing(double step_seconds, double allreduce_seconds, int64_t allreduce_bytes,
               int64_t samples);
   void Epoch(int64_t step, int64_t epochs_done, const TrainingState& state);
-  void Evaluation(const EvaluationResult& result, const TrainingState& state);
+  /// `confusion` is [classes, classes], true class major, or empty.
+  void Evaluation(const EvaluationResult& result, const TrainingState& state,
+                  std::span<const int64_t> confusion);
   void Checkpoint(const CheckpointReport& checkpoint);
   /// What data.on_bad_sample: skip leaves out, for result.json.
   void Skipped(std::vector<std::string> samples) { skipped_ = std::move(samples); }
@@ -63,12 +69,14 @@ class Report {
   void Held(bool held, int64_t step, const std::string& reason);
   void Say(const std::string& line);
 
-  /// Sends where the run is. Called with each step; the link sends at most ten a second.
+  /// Sends where the run is. Called with each step; the link is told at most fifty times a
+  /// second and sends at most ten.
   void Progress(const TrainingState& state);
 
-  /// Bytes of metrics.jsonl written so far, all in the kernel's hands.
-  int64_t FlushMetrics();
-  /// Makes them durable.
+  /// Hands all rows and points to the kernel and writes into `state` how far the files belong to
+  /// it.
+  void Flush(TrainingState& state);
+  /// Makes them durable; the points only where that can be done.
   absl::Status SyncMetrics();
 
   absl::Status Result(const TrainingState& state, config::TrainerExit exit,
@@ -78,8 +86,12 @@ class Report {
   double ElapsedSeconds() const { return seconds_before_ + clock_.WallSeconds(); }
 
  private:
+  void FlushMetrics();
   void Row(const std::string& json);
-  ProgressReport Fill(const TrainingState& state);
+  void StepRow(int64_t step, double loss, double learning_rate, int64_t samples);
+  ProgressReport Fill(int64_t step);
+  /// Before anything that speaks of a step, so that nobody sees the run at an earlier one after it.
+  void TellProgress();
   double EpochOf(int64_t step) const;
 
   const config::RunDirectory& directory_;
@@ -90,7 +102,8 @@ class Report {
   int64_t metrics_bytes_ = 0;
   std::string buffer_;
   std::atomic<int> metrics_errno_{
-      0};                      // Of the last failed write; the checkpoint writer's thread reads it.
+      0};  // Of the last failed write; the checkpoint writer's thread reads it.
+  std::optional<TrainingEvents> events_;
   double seconds_before_ = 0;  // Of the attempts before this one.
   ProgressReport progress_;
   struct Mark {
@@ -100,6 +113,7 @@ class Report {
   };
   std::deque<Mark> recent_;  // The last ten seconds: throughput and ETA.
   double last_line_ = 0;
+  double told_at_ = 0;
   std::vector<std::string> skipped_;
   int64_t replaced_ = 0;
 };

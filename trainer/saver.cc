@@ -105,7 +105,7 @@ void Saver::Prepare(const Replica& replica) {
 
 void Saver::Begin(const Replica& replica, TrainingState state) {
   if (writer_ == nullptr) return;
-  state.metrics_bytes = report_.FlushMetrics();
+  report_.Flush(state);
   state.seconds = report_.ElapsedSeconds();
   std::optional<double> metric;
   if (state.last_evaluation && state.last_evaluation->step == state.step) {

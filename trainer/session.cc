@@ -11,6 +11,9 @@
 #include "absl/strings/str_cat.h"
 #include "config/load.h"
 #include "trainer/card.h"
+#include "trainer/data/input_file.h"
+#include "trainer/device/peak_flops.h"
+#include "trainer/models/describe.h"
 #include "trainer/step/replica_guard.h"
 
 namespace lockstep::trainer {
@@ -38,7 +41,7 @@ Session::Session(const TrainSetup& setup)
     : setup_(setup),
       config_(setup.config),
       best_metric_(BestMetricOf(setup.config)),
-      clock_(setup.board, setup.communicator.rank(), setup.trace),
+      clock_(setup.board, setup.communicator.rank(), setup.trace, setup.redone_until),
       loss_(LossOptionsOf(setup.config, setup.train_data.targets(), setup.train_data.ClassCounts()),
             setup.device.torch()),
       plain_loss_({.kind = LossKindOf(setup.config),
@@ -72,8 +75,15 @@ Session::Session(const TrainSetup& setup)
   reporting.total_seconds = config_.training.duration.count();
   reporting.steps_per_epoch = steps_per_epoch_;
   reporting.log_every_steps = config_.training.log_every_steps;
+  reporting.sample_seconds_at_peak = SampleSecondsAtPeak(frozen);
   reporting.score = ScoreName(loss_.task());
   reporting.terminal = setup_.terminal && root();
+  if (config_.training.tensorboard) {
+    reporting.tensorboard = {.score = reporting.score,
+                             .classes = setup_.train_data.classes(),
+                             .log_every_steps = reporting.log_every_steps,
+                             .run_yaml = config::ToYaml(config_)};
+  }
   report_ = std::make_unique<Report>(setup_.directory, clock_, setup_.link, reporting);
   saver_ = std::make_unique<Saver>(config_, setup_.directory, setup_.attempt, setup_.communicator,
                                    *report_, setup_.trace);
@@ -91,6 +101,23 @@ Session::Session(const TrainSetup& setup)
 }
 
 Session::~Session() = default;
+
+// What a step's arithmetic for one sample would take at best: the forward pass, and twice as much
+// for what is trained (its gradients by inputs and by weights).
+double Session::SampleSecondsAtPeak(int frozen) const {
+  const double peak =
+      PeakFlops(setup_.device.Describe(), config_.training.precision, config_.training.tf32) *
+      setup_.communicator.size();
+  if (peak <= 0) return 0;
+  const Dataset& data = setup_.train_data;
+  const ModelDescription model =
+      DescribeModel(BuildGraph(config_.model, {data.channels(), data.height(), data.width()}));
+  const auto flops = [](const PartTotal& part) {
+    return 2 * static_cast<double>(part.multiply_adds);
+  };
+  const double trained = frozen > 0 ? flops(model.total) - flops(model.trunk) : flops(model.total);
+  return (flops(model.total) + 2 * trained) / peak;
+}
 
 void Session::PlanLength() {
   steps_per_epoch_ = static_cast<double>(setup_.train_data.size()) /
@@ -180,6 +207,7 @@ bool Session::Continue() const {
 }
 
 void Session::BeginStep() {
+  if (setup_.on_step) setup_.on_step(*this);
   step_began_ = MonotonicSeconds();
   clock_.SetStep(state_.step);
   if (reduce_ended_ == 0) reduce_ended_ = step_began_;
@@ -199,7 +227,13 @@ Batch Session::NextBatch() {
 void Session::Prepare(int64_t samples) {
   CastTimedVotes();
   control_->CastVotes();
-  if (setup_.board != nullptr) setup_.board->CountCollective(setup_.communicator.rank());
+  loaded_samples_ += samples;
+  if (setup_.board != nullptr) {
+    setup_.board->CountCollective(setup_.communicator.rank());
+    setup_.board->SetLoaded(setup_.communicator.rank(), loaded_samples_,
+                            setup_.train_data.replaced() + setup_.eval_data.replaced(),
+                            InputBytes());
+  }
   agreement_.Prepare(samples, arrival_);
   learning_rate_.fill_(LearningRateOf(state_.step));
   // The average follows closely at first, or it would hold on to the first weights for long.
@@ -268,6 +302,7 @@ void Session::EndStep() {
 void Session::Learn(const StepSummary& step) {
   if (step.step < 0) return;
   requests_.Add(step);
+  SettleReduce(step);
   if (root()) report_->Step(step, LearningRateOf(step.step));
   CountNonFinite(step);
   const auto epochs_after = [&](int64_t steps) {
@@ -278,6 +313,14 @@ void Session::Learn(const StepSummary& step) {
     if (root()) report_->Epoch(step.step + 1, epochs, state_);
     state_.epoch_loss_sum = state_.epoch_score_sum = state_.epoch_samples = 0;
   }
+}
+
+void Session::SettleReduce(const StepSummary& step) {
+  const std::vector<double>& arrivals = step.arrival_seconds;
+  const double waited = *std::max_element(arrivals.begin(), arrivals.end()) -
+                        arrivals[static_cast<size_t>(setup_.communicator.rank())];
+  // On the CPU the vector of a step tells how the ranks arrived at the reduce before it.
+  clock_.SettleReduce(setup_.device.is_gpu() ? step.step : step.step - 1, waited);
 }
 
 void Session::CountNonFinite(const StepSummary& step) {

@@ -75,6 +75,7 @@ class Session {
   bool Crossed(const config::Duration& every) const;
   bool AtEnd() const;
   void PlanLength();
+  double SampleSecondsAtPeak(int frozen) const;
   void Restore();
   void LoadPretrained();
   void CacheFeatures();
@@ -87,6 +88,7 @@ class Session {
   void Judge(const EvaluationResult& result);
   void Learn(const StepSummary& step);
   void SeedGenerators();
+  void SettleReduce(const StepSummary& summary);
   void CountNonFinite(const StepSummary& summary);
   void CastTimedVotes();
   void AfterWrite(const std::optional<CheckpointReport>& written);
@@ -131,6 +133,7 @@ class Session {
   double arrival_ =
       0;  // CPU: from one reduce to the next. GPU: waiting for data, all a host knows.
   double reduce_seconds_ = 0;
+  int64_t loaded_samples_ = 0;  // By this rank, in this attempt.
   double last_save_ = 0;
 };
 

@@ -65,7 +65,7 @@ void Session::Evaluate() {
                                 .seconds = MonotonicSeconds() - began};
   Judge(result);
   if (eval_features_) CountSavedTime(eval_features_->rank_seconds);
-  if (root()) report_->Evaluation(result, state_);
+  if (root()) report_->Evaluation(result, state_, measured->confusion);
   reduce_ended_ = MonotonicSeconds();
 }
 
@@ -219,7 +219,7 @@ void Session::CountReplaced() {
 
 Outcome Session::Finish() {
   Outcome outcome;
-  SaveOrHold();
+  if (setup_.keep) SaveOrHold();
   if (AtEnd() && !state_.evaluation_pending) {
     outcome = {TrainerExit::kCompleted,
                state_.ended_early.empty() ? "trained for its whole duration" : state_.ended_early};
@@ -232,6 +232,7 @@ Outcome Session::Finish() {
   CountReplaced();
   Tell("leaves");
   clock_.Enter(Phase::kOther);
+  clock_.SettleAll();
   if (root()) {
     const absl::Status written =
         report_->Result(state_, outcome.exit, outcome.reason, setup_.attempt);

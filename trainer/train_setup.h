@@ -2,6 +2,7 @@
 // under it share.
 #pragma once
 
+#include <functional>
 #include <stdexcept>
 #include <string>
 
@@ -17,6 +18,8 @@
 
 namespace lockstep::trainer {
 
+class Session;
+
 struct TrainSetup {
   const config::RunConfig& config;  // Resolved.
   const Dataset& train_data;
@@ -27,10 +30,13 @@ struct TrainSetup {
   Communicator& communicator;
   CoordinatorLink* link = nullptr;  // Rank 0, where there is a coordinator.
   config::RankBoard* board = nullptr;
-  Trace* trace = nullptr;  // Of a run that is profiled.
-  bool terminal = true;    // Progress lines on stdout (rank 0).
-  bool own_log = false;    // Every rank has a log of its own, so every rank may say what it does.
-  bool one_host = true;    // All ranks share its file system.
+  int64_t redone_until = 0;  // Steps below (0-based) were made by an earlier attempt, perhaps lost.
+  Trace* trace = nullptr;    // Of a run that is profiled.
+  bool terminal = true;      // Progress lines on stdout (rank 0).
+  bool own_log = false;      // Every rank has a log of its own, so every rank may say what it does.
+  bool one_host = true;      // All ranks share its file system.
+  std::function<void(Session&)> on_step = {};  // Before each step, of this rank: for who measures.
+  bool keep = true;                            // Leave a checkpoint at the end.
   bool enforce_max_time = false;  // Stop at cost.max_time; with a coordinator that is its business.
 };
 

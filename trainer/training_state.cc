@@ -79,6 +79,8 @@ std::string TrainingState::ToJson() const {
   json j = {{"step", step},
             {"seconds", seconds},
             {"metrics_bytes", metrics_bytes},
+            {"tensorboard_file", events.file},
+            {"tensorboard_bytes", events.bytes},
             {"evaluation_pending", evaluation_pending},
             {"epoch_loss_sum", epoch_loss_sum},
             {"epoch_score_sum", epoch_score_sum},
@@ -107,6 +109,8 @@ absl::StatusOr<TrainingState> TrainingState::FromJson(const std::string& text) {
     s.step = j.at("step").get<int64_t>();
     s.seconds = j.value("seconds", s.seconds);
     s.metrics_bytes = j.value("metrics_bytes", s.metrics_bytes);
+    s.events.file = j.value("tensorboard_file", s.events.file);
+    s.events.bytes = j.value("tensorboard_bytes", s.events.bytes);
     s.evaluation_pending = j.value("evaluation_pending", s.evaluation_pending);
     s.epoch_loss_sum = j.value("epoch_loss_sum", s.epoch_loss_sum);
     s.epoch_score_sum = j.value("epoch_score_sum", j.value("epoch_correct", s.epoch_score_sum));

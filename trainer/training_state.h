@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "config/run_config.h"
+#include "trainer/tensorboard/event_log.h"
 
 namespace lockstep::trainer {
 
@@ -41,6 +42,7 @@ struct TrainingState {
   int64_t step = 0;    // Steps done; also the position in the data: step * global_batch samples.
   double seconds = 0;  // Wall time of all attempts up to here.
   int64_t metrics_bytes = 0;        // Length of metrics.jsonl that belongs to this state.
+  EventPosition events;             // Likewise of the event files.
   bool evaluation_pending = false;  // The evaluation that is due at this step has not been made.
 
   double epoch_loss_sum = 0;  // Of the steps since the last epoch row.

@@ -78,6 +78,7 @@ struct ProgressReport {
   int64_t first_step = 0;
   double wall_seconds = 0;
   bool held = false;
+  double flops_utilization = 0;
   std::optional<FeatureCacheReport> feature_cache;
 };
 

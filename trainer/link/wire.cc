@@ -72,6 +72,7 @@ v1::Progress ToWire(const ProgressReport& progress) {
   message.set_first_step(progress.first_step);
   message.set_wall_seconds(progress.wall_seconds);
   message.set_held(progress.held);
+  message.set_flops_utilization(progress.flops_utilization);
   if (progress.feature_cache) {
     v1::FeatureCache* cache = message.mutable_feature_cache();
     cache->set_reused(progress.feature_cache->reused);
