@@ -157,7 +157,8 @@ int Coordinator::free_slots() const {
     if (run.holds_slots()) used += run.spec.ranks;
   }
   // A bad slot that a run holds is counted once; what goes wrong there, that run will tell.
-  for (const auto& [number, why] : bad_slots_) {
+  for (const auto& bad : bad_slots_) {
+    const int number = bad.first;
     const bool held = std::any_of(live_.begin(), live_.end(), [&](const auto& entry) {
       const Run& run = runs_.at(entry.first);
       return run.holds_slots() && run.has_processes &&

@@ -27,7 +27,8 @@ std::string Count(const Plan& plan, int ranks) {
 
 // "1.05×", "1.2×", "3.3×", "12×"
 std::string Times(double ratio) {
-  return absl::StrFormat(ratio < 1.095 ? "%.2f×" : ratio < 9.95 ? "%.2g×" : "%.0f×", ratio);
+  if (ratio < 1.095) return absl::StrFormat("%.2f×", ratio);
+  return ratio < 9.95 ? absl::StrFormat("%.2g×", ratio) : absl::StrFormat("%.0f×", ratio);
 }
 
 // "4 GPUs are 1.2× faster and cost 3.3×"

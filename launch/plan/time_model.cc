@@ -128,6 +128,7 @@ absl::StatusOr<StepTimeModel> FitStepTime(const std::vector<StepObservation>& ob
   if (absl::Status status = Check(observations); !status.ok()) return status;
   // Divided by the time taken, so that "predicted = 1" is no relative error.
   std::vector<Row> rows;
+  rows.reserve(observations.size());
   for (const StepObservation& one : observations) {
     rows.push_back({one.local_batch / one.step_seconds, 1 / one.step_seconds,
                     one.reduce_seconds / one.step_seconds});

@@ -147,8 +147,8 @@ absl::StatusOr<PngPicture> ConfusionPicture(std::span<const int64_t> counts,
     canvas.Write({matrix.x - kMargin - TextWidth(label, scale), matrix.y + middle}, label, scale,
                  kBlack);
     canvas.Write({matrix.x + middle, matrix.y - kMargin}, label, scale, kBlack, /*upwards=*/true);
-    const auto cells =
-        counts.subspan(static_cast<size_t>(row * classes), static_cast<size_t>(classes));
+    const auto cells = counts.subspan(static_cast<size_t>(row) * static_cast<size_t>(classes),
+                                      static_cast<size_t>(classes));
     double sum = 0;
     for (const int64_t count : cells) sum += static_cast<double>(count);
     for (int column = 0; column < classes; ++column) {

@@ -55,8 +55,8 @@ absl::Status RecordFile::Flush() {
     const ssize_t n = write(fd_, buffer_.data() + done, buffer_.size() - done);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
-      const absl::Status failed = absl::ErrnoToStatus(
-          n < 0 ? errno : ENOSPC, absl::StrCat("cannot write ", path_.string()));
+      absl::Status failed = absl::ErrnoToStatus(n < 0 ? errno : ENOSPC,
+                                                absl::StrCat("cannot write ", path_.string()));
       // Where this fails, too, a reader stops at the torn record, which is the last one.
       (void)!ftruncate(fd_, flushed_bytes_);
       return failed;
