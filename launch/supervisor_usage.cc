@@ -287,6 +287,7 @@ double Supervisor::LastLook(const std::string& id, int attempt, Now now) {
   const std::vector<RankState> ranks = BoardOf(*run);
   coordinator_.Used(id, attempt, UsageOf(*run, ranks, now), now);
   watches_.erase(id);
+  meters_.erase(id);
   double last = 0;
   for (const RankState& rank : ranks) last = std::max(last, rank.updated_seconds);
   return last > 0 && now.monotonic - last > kUnwatchedSeconds ? last : 0;
