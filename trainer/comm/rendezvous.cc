@@ -30,6 +30,8 @@ constexpr nanoseconds kSpin(100'000);
 constexpr int kCoreWords = 64;
 constexpr int kWords = 4;
 constexpr size_t kReasonBytes = 1024;
+// Writing a reason takes less than a microsecond, unless its writer loses the core or its life.
+constexpr milliseconds kReasonIsWritten(1000);
 
 void Futex(std::atomic<uint32_t>* word, int operation, uint32_t value, const timespec* timeout) {
   // Not FUTEX_PRIVATE: the word may be shared with other processes.
@@ -232,10 +234,13 @@ void Rendezvous::Abort(std::string_view reason) noexcept {
 }
 
 void Rendezvous::ThrowIfAborted() const {
-  const uint32_t aborted = control_->aborted.load();
-  if (aborted == 0) return;
-  throw CommunicatorLost(aborted == 2 ? std::string(control_->reason)
-                                      : std::string("a rank aborted the communicator"));
+  if (control_->aborted.load() == 0) return;
+  const auto start = steady_clock::now();
+  while (control_->aborted.load() == 1 && steady_clock::now() - start < kReasonIsWritten) {
+    sched_yield();
+  }
+  throw CommunicatorLost(control_->aborted.load() == 2 ? std::string(control_->reason)
+                                                       : "a rank ended in the middle of an abort");
 }
 
 void Rendezvous::Fail(const std::string& reason) {

@@ -60,6 +60,32 @@ TEST(RendezvousTest, KeepsALongReasonWithinItsBounds) {
   }
 }
 
+// Who looks while another rank is still writing the reason waits for the end of the sentence.
+TEST(RendezvousTest, EveryRankIsToldTheWholeReason) {
+  constexpr int kWatchers = 3;
+  const std::string reason(900, 'x');
+  for (int round = 0; round < 300; ++round) {
+    alignas(64) char memory[8192] = {};
+    ASSERT_LE(Rendezvous::Bytes(kWatchers + 1), sizeof(memory));
+    std::string told[kWatchers];
+    {
+      std::vector<std::jthread> watchers;
+      for (int index = 0; index < kWatchers; ++index) {
+        watchers.emplace_back([&, index] {
+          const Rendezvous rank(memory, {.index = index, .ranks = {0, 1, 2, 3}, .world_size = 4});
+          try {
+            while (true) rank.ThrowIfAborted();
+          } catch (const CommunicatorLost& lost) {
+            told[index] = lost.what();
+          }
+        });
+      }
+      Rendezvous(memory, {.index = 3, .ranks = {0, 1, 2, 3}, .world_size = 4}).Abort(reason);
+    }
+    for (const std::string& text : told) ASSERT_EQ(text, reason) << "round " << round;
+  }
+}
+
 // As mpirun binds the ranks of a small world: each sees one core. What counts is that they are two.
 bool SpinsBetweenTwoRanksBoundTo(int first, int second) {
   alignas(64) char memory[8192] = {};
