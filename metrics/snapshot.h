@@ -45,7 +45,7 @@ struct RankSample {
   double last_heartbeat_timestamp_seconds = 0;  // Unix.
 };
 
-// The rank that the others wait for, and why (launch/straggler.h).
+// The rank that the others wait for, and why (launch/coordinator/straggler.h).
 struct StragglerSample {
   int rank = -1;      // -1 = no rank stands out.
   double ratio = 0;   // Of the last steps, in which it came last.

@@ -19,7 +19,7 @@
 #include "launch/cli/plan_view.h"
 #include "launch/cli/run_file.h"
 #include "launch/cli/verbs.h"
-#include "launch/host_gpus.h"
+#include "launch/launcher/host_gpus.h"
 #include "metrics/pricing.h"
 
 namespace lockstep::cli {

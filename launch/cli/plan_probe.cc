@@ -13,10 +13,10 @@
 #include "absl/strings/str_join.h"
 #include "config/exit_code.h"
 #include "config/run_directory.h"
-#include "launch/child_environment.h"
 #include "launch/cli/programs.h"
-#include "launch/gang_temp.h"
-#include "launch/process.h"
+#include "launch/launcher/child_environment.h"
+#include "launch/launcher/gang_temp.h"
+#include "launch/launcher/process.h"
 
 namespace lockstep::cli {
 namespace {
@@ -79,7 +79,7 @@ absl::Status Prober::Prepare() {
 std::vector<std::string> Prober::Arguments(int ranks, const std::vector<int64_t>& batches) const {
   std::vector<std::string> arguments = {mpirun_};
   if (geteuid() == 0) arguments.emplace_back("--allow-run-as-root");
-  // As launch/mpirun.cc starts a run's attempt.
+  // As launch/launcher/mpirun.cc starts a run's attempt.
   for (const char* argument : {"--bind-to", "none", "--map-by", "slot", "-np"}) {
     arguments.emplace_back(argument);
   }

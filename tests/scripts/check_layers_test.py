@@ -11,11 +11,11 @@ CHECK = pathlib.Path(os.environ["LOCKSTEP_SOURCE_DIR"]) / "scripts/check-layers"
 CLEAN = {
     "config/load.h": "#include <string>\n",
     "metrics/families.cc": '#include "config/load.h"\n',
-    "launch/supervisor.cc": '#include "config/load.h"\n#include "metrics/families.h"\n#include "lockstep/v1/run.pb.h"\n',
+    "launch/supervisor/supervisor.cc": '#include "config/load.h"\n#include "metrics/families.h"\n#include "lockstep/v1/run.pb.h"\n',
     "trainer/step/arena.h": "#include <ATen/core/Tensor.h>\n",
     "trainer/step/arena.cc": '#include "trainer/step/arena.h"\n',
     "trainer/link/link.cc": '#include "lockstep/v1/rank.grpc.pb.h"\n#include "config/load.h"\n',
-    "tests/launch/supervisor_test.cc": '#include "launch/supervisor.h"\n',
+    "tests/launch/supervisor_test.cc": '#include "launch/supervisor/supervisor.h"\n',
     "launch/CMakeLists.txt": "# libtorch is not for us\nadd_library(lockstep_launch STATIC supervisor.cc)\n",
 }
 
@@ -49,9 +49,9 @@ class CheckLayers(unittest.TestCase):
 
     def test_every_missing_arrow(self):
         for inside, include in [
-            ("trainer", "launch/launcher.h"),
+            ("trainer", "launch/launcher/launcher.h"),
             ("launch", "trainer/train.h"),
-            ("metrics", "launch/launcher.h"),
+            ("metrics", "launch/launcher/launcher.h"),
             ("metrics", "lockstep/v1/run.pb.h"),
             ("config", "metrics/snapshot.h"),
             ("config", "lockstep/v1/run.pb.h"),

@@ -14,7 +14,7 @@
 
 #include "absl/strings/str_format.h"
 #include "launch/cli/client.h"
-#include "launch/run_store.h"
+#include "launch/coordinator/run_store.h"
 
 namespace {
 

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/coordinator.h"
+#include "launch/coordinator/coordinator.h"
 
 namespace lockstep::launch {
 

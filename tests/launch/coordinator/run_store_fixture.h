@@ -8,8 +8,8 @@
 #include <string>
 #include <utility>
 
-#include "launch/run_store.h"
-#include "temporary_folder.h"
+#include "launch/coordinator/run_store.h"
+#include "tests/launch/temporary_folder.h"
 
 namespace lockstep::launch {
 

@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "launch/run_store_rows.h"
+#include "launch/coordinator/run_store_rows.h"
 #include "run_store_fixture.h"
 
 namespace lockstep::launch {

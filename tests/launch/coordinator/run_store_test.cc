@@ -1,5 +1,5 @@
 // What was committed is there after anything that may happen to the process or the file.
-#include "launch/run_store.h"
+#include "launch/coordinator/run_store.h"
 
 #include <gtest/gtest.h>
 #include <signal.h>

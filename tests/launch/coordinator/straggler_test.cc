@@ -1,4 +1,4 @@
-#include "launch/straggler.h"
+#include "launch/coordinator/straggler.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

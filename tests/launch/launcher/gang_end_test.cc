@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 
-#include "launch/process.h"
+#include "launch/launcher/process.h"
 #include "tests/launch/launcher/gang_fixture.h"
 
 namespace lockstep::launch {

@@ -1,4 +1,4 @@
-#include "launch/gang_files.h"
+#include "launch/launcher/gang_files.h"
 
 #include <gmock/gmock.h>
 #include <signal.h>

@@ -17,8 +17,8 @@
 
 #include "config/rank_board.h"
 #include "config/run_directory.h"
-#include "launch/mpirun.h"
-#include "launch/process.h"
+#include "launch/launcher/mpirun.h"
+#include "launch/launcher/process.h"
 
 namespace lockstep::launch {
 

@@ -1,4 +1,4 @@
-#include "launch/gang_temp.h"
+#include "launch/launcher/gang_temp.h"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "launch/process.h"
+#include "launch/launcher/process.h"
 
 namespace lockstep::launch {
 namespace {

@@ -1,4 +1,4 @@
-#include "launch/hang.h"
+#include "launch/launcher/hang.h"
 
 #include <gmock/gmock.h>
 

@@ -1,4 +1,4 @@
-#include "launch/host_gpus.h"
+#include "launch/launcher/host_gpus.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // What an attempt's processes are given, and that nothing else reaches them.
-#include "launch/mpirun.h"
+#include "launch/launcher/mpirun.h"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>

@@ -1,4 +1,4 @@
-#include "launch/process.h"
+#include "launch/launcher/process.h"
 
 #include <gtest/gtest.h>
 #include <signal.h>

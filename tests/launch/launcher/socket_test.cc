@@ -1,4 +1,4 @@
-#include "launch/socket.h"
+#include "launch/launcher/socket.h"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
