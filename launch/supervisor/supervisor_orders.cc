@@ -271,7 +271,8 @@ metrics::Snapshot Supervisor::Sample() {
             [promise] { promise->set_value({}); }) ||
       future.wait_for(kSampleTimeout) != std::future_status::ready) {
     metrics::Snapshot empty;
-    empty.version = options_.version;
+    empty.build = options_.build;
+    empty.start_time_seconds = started_unix_;
     empty.currency = options_.coordinator.price.currency;
     return empty;
   }
