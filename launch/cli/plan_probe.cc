@@ -73,6 +73,11 @@ absl::Status Prober::Prepare() {
   auto folder = launch::MakeGangTempDir();
   if (!folder.ok()) return folder.status();
   folder_ = *folder;
+  // Should this program be killed, a coordinator sweeps the folder. Not before: one probe ends
+  // before the next begins, and the folder is of all.
+  if (const auto self = launch::ReadProcessStat(getpid())) {
+    launch::SetGangTempDirOwner(folder_, {getpid(), self->start_time_ticks});
+  }
   return config::WriteFileDurably(folder_ + "/run.yaml", file_.yaml);
 }
 
@@ -130,10 +135,6 @@ absl::StatusOr<ProbeReport> Prober::ProbeOnce(int ranks, const std::vector<int64
   environment.push_back(absl::StrCat("TMPDIR=", folder_));
   auto program = StartPiped(Arguments(ranks, batches), environment);
   if (!program.ok()) return program.status();
-  // Should this program be killed, a coordinator sweeps the folder.
-  if (const auto stat = launch::ReadProcessStat(program->pid)) {
-    launch::SetGangTempDirOwner(folder_, {program->pid, stat->start_time_ticks});
-  }
   std::string rest;
   const bool finished = Read(program->output, rest);
   close(program->output);

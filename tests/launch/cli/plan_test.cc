@@ -229,6 +229,16 @@ TEST_F(PlanVerbTest, NothingIsLeftOfAPlanThatWorked) {
   EXPECT_EQ(GangFolders(), 0u);
 }
 
+// A coordinator beside it sweeps the folders whose owner is gone. Probes come and go.
+TEST_F(PlanVerbTest, ItsFolderIsItsOwnFromTheFirstProbeToTheLast) {
+  Behave("readlink /proc/$(cut -d' ' -f1 \"$TMPDIR/owner\")/exe >> \"$here/owners\"; TOO_MUCH=60");
+  ASSERT_EQ(Plan({"--ranks", "1"}).code, 0);
+  std::ifstream file(folder_.path() / "bin/owners");
+  int probes = 0;
+  for (std::string owner; std::getline(file, owner); ++probes) EXPECT_EQ(owner, Program());
+  EXPECT_GT(probes, 1);
+}
+
 TEST_F(PlanVerbTest, WrongArgumentsAreExitTwoAndStartNothing) {
   const auto refused = [this](const std::vector<std::string>& arguments, const char* why) {
     const Result result = Plan(arguments);
