@@ -91,9 +91,12 @@ std::vector<std::string> Prober::Arguments(int ranks, const std::vector<int64_t>
   arguments.push_back(absl::StrCat(ranks));
   for (const std::string& argument :
        {trainer_, std::string("probe"), folder_ + "/run.yaml", std::string("--out"), ReportFile(),
-        std::string("--batches"), absl::StrJoin(batches, ","), std::string("--max-steps"),
-        absl::StrCat(options_.max_steps)}) {
+        std::string("--batches"), absl::StrJoin(batches, ",")}) {
     arguments.push_back(argument);
+  }
+  if (options_.max_steps > 0) {
+    arguments.emplace_back("--max-steps");
+    arguments.push_back(absl::StrCat(options_.max_steps));
   }
   for (const config::Override& override : file_.overrides) {
     arguments.emplace_back("--set");
@@ -172,21 +175,26 @@ absl::StatusOr<ProbeReport> Prober::Probe(int ranks, std::vector<int64_t> batche
                               absl::StrJoin(batches, ", "), " samples each"));
     auto report = ProbeOnce(ranks, batches);
     if (!report.ok()) return report;
-    if (report->does_not_fit > 0) {
-      does_not_fit = report->does_not_fit;
-      why = report->does_not_fit_why;
-      context_.Say(absl::StrCat("  ", does_not_fit, " samples a rank do not fit into memory"));
+    if (report->does_not_fit == 0) {
+      report->does_not_fit = does_not_fit;
+      report->does_not_fit_why = why;
+      return report;
     }
-    report->does_not_fit = does_not_fit;
-    report->does_not_fit_why = why;
-    if (does_not_fit == 0 || report->steps.size() >= kFewestSizes) return report;
-    // Half, a quarter, an eighth of what was too much.
-    if (does_not_fit < 8) {
+    does_not_fit = report->does_not_fit;
+    why = report->does_not_fit_why;
+    context_.Say(absl::StrCat("  ", does_not_fit, does_not_fit == 1 ? " sample" : " samples",
+                              " a rank ", does_not_fit == 1 ? "does" : "do",
+                              " not fit into memory"));
+    // What comes after the steps (evaluation, checkpoint, all-reduce) is not known yet.
+    std::erase_if(batches, [&](int64_t batch) { return batch >= does_not_fit; });
+    if (batches.size() >= kFewestSizes) continue;
+    if (does_not_fit <= static_cast<int64_t>(kFewestSizes)) {
       return absl::ResourceExhaustedError(absl::StrCat("a step of ", does_not_fit,
                                                        does_not_fit == 1 ? " sample" : " samples",
                                                        " a rank does not fit into memory: ", why));
     }
-    batches = config::ProbeBatches(does_not_fit / 2, {});
+    batches = does_not_fit < 8 ? std::vector<int64_t>{1, does_not_fit / 2, does_not_fit - 1}
+                               : config::ProbeBatches(does_not_fit / 2, {});
   }
 }
 

@@ -216,7 +216,7 @@ class PlanTest(support.Folder):
         done = self.probe(file, out, "--batches", "4,8,65536", "--max-steps", "40", limit_bytes=8 << 30)
         self.assertEqual(done.returncode, 25, done.stdout)
         report = json.loads(out.read_text())
-        self.assertEqual([step["local_batch"] for step in report["steps"]], [4, 8])
+        self.assertEqual([step["local_batch"] for step in report["first"]["steps"]], [4, 8])
         self.assertEqual(report["does_not_fit"], 65536)
         self.assertIn("65536 samples a rank do not fit", done.stdout)
 
@@ -233,13 +233,13 @@ class PlanTest(support.Folder):
         done = self.probe(file, out, "--max-steps", "60", ranks=2)
         self.assertEqual(done.returncode, 0, done.stdout)
         report = json.loads(out.read_text())
-        self.assertEqual([step["local_batch"] for step in report["unfrozen"]], [2, 4, 8])
+        self.assertEqual([step["local_batch"] for step in report["unfrozen"]["steps"]], [2, 4, 8])
         self.assertGreater(report["cached_samples"], 0)
         self.assertGreater(report["cache_seconds"], 0)
-        self.assertGreater(report["unfrozen"][-1]["seconds"], report["steps"][-1]["seconds"])
+        self.assertGreater(report["unfrozen"]["steps"][-1]["seconds"], report["first"]["steps"][-1]["seconds"])
         self.assertEqual([one["bytes"] for one in report["all_reduces"]][:2], [4096, 32768])
-        self.assertGreater(report["checkpoint_bytes"], 40e6)  # 11 million parameters.
-        self.assertGreater(report["evaluated_samples"], 0)
+        self.assertGreater(report["first"]["checkpoint_bytes"], 40e6)  # 11 million parameters.
+        self.assertGreater(report["first"]["evaluated_samples"], 0)
 
 
 if __name__ == "__main__":
