@@ -26,6 +26,7 @@ using config::TrainerExit;
 
 constexpr size_t kMostKept = 16u << 10;  // Of what was said besides progress, the end.
 constexpr const char* kProgress = "probe: ";
+constexpr const char* kReason = "lockstep-trainer probe: ";
 // A step time is fitted to so many batch sizes.
 constexpr size_t kFewestSizes = 3;
 
@@ -40,6 +41,18 @@ void KillSession(int64_t session) {
     }
     usleep(10000);
   }
+}
+
+// Of all that ranks and mpirun said, what the first rank gave as its reason; all of it where none
+// gave any.
+std::string Reason(const std::string& said) {
+  const size_t begin = said.find(kReason);
+  if (begin == std::string::npos) return said;
+  const size_t text = begin + std::char_traits<char>::length(kReason);
+  size_t end = std::min(said.find(absl::StrCat("\n", kReason), text), said.find("\n-----", text));
+  end = std::min(end, said.size());
+  while (end > text && said[end - 1] == '\n') --end;
+  return said.substr(text, end - text);
 }
 
 int ExitCodeOfWait(int status) {
@@ -161,7 +174,7 @@ absl::StatusOr<ProbeReport> Prober::ProbeOnce(int ranks, const std::vector<int64
     }
     return report;
   }
-  const std::string said = rest.empty() ? absl::StrCat("exit code ", code) : rest;
+  const std::string said = rest.empty() ? absl::StrCat("exit code ", code) : Reason(rest);
   return code == static_cast<int>(TrainerExit::kBadConfig) ? absl::InvalidArgumentError(said)
                                                            : absl::InternalError(said);
 }

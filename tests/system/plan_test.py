@@ -26,7 +26,7 @@ ROUNDS = 3
 QUIET = 0.10
 # For a model: how long to look for quiet moments, and to begin rounds where some do not count.
 PATIENCE_SECONDS = 25
-MOST_SECONDS = 50
+MOST_SECONDS = 60
 WARM_STEPS = 10
 SKIPPED = []
 

@@ -255,6 +255,16 @@ TEST_F(PlanVerbTest, WhatTheTrainerSaysOfAFailureIsPassedOn) {
   EXPECT_EQ(GangFolders(), 0u);
 }
 
+TEST_F(PlanVerbTest, AReasonIsToldOnceAndWithoutMpirunsOwnWords) {
+  Behave(
+      "for rank in 0 1; do echo \"lockstep-trainer probe: rank $rank: two bad pictures:\n  a\"; "
+      "done >&2; echo '-----\nmpirun detected' >&2; exit 20");
+  const Result result = Plan({"--ranks", "1"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_EQ(result.err.substr(result.err.find("lockstep plan")),
+            "lockstep plan:\nrank 0: two bad pictures:\n  a\n");
+}
+
 TEST_F(PlanVerbTest, AnInterruptLeavesNothingBehind) {
   Behave("sleep 300 & echo $! > \"$here/child\"; echo 'probe: under way' >&2; wait");
   Process process(Command({"--ranks", "1"}), Environment());
