@@ -5,6 +5,7 @@
 
 #include <sched.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
@@ -73,11 +74,11 @@ class PlanVerbTest : public ::testing::Test {
     Script("bin/mpirun", kMpirun);
     Behave("");
     file_ = folder_
-                .Write("run.yaml",
-                       "name: planned\nresources: {device: cpu}\n"
-                       "data: {kind: shapes, train_samples: 1000}\n"
-                       "model: {name: cnn, cnn: {blocks: [{filters: 4}]}}\n"
-                       "training: {duration: 10ep, global_batch_size: 100}\n")
+                .Write("run.yaml", Name() +
+                                       "\nresources: {device: cpu}\n"
+                                       "data: {kind: shapes, train_samples: 1000}\n"
+                                       "model: {name: cnn, cnn: {blocks: [{filters: 4}]}}\n"
+                                       "training: {duration: 10ep, global_batch_size: 100}\n")
                 .string();
   }
   std::string Program() const { return (folder_.path() / "bin/lockstep").string(); }
@@ -116,13 +117,15 @@ class PlanVerbTest : public ::testing::Test {
     cpu_set_t cpus;
     return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
   }
+  // Of this process, since another may run the same test.
+  static std::string Name() { return "name: planned-" + std::to_string(getpid()); }
   static size_t GangFolders() {
     size_t count = 0;
     for (const auto& entry : fs::directory_iterator("/tmp")) {
       if (entry.path().string().find("/lockstep-gang-") == std::string::npos) continue;
       std::ifstream file(entry.path() / "run.yaml");
       std::string first;
-      count += std::getline(file, first) && first == "name: planned" ? 1u : 0u;
+      count += std::getline(file, first) && first == Name() ? 1u : 0u;
     }
     return count;
   }
