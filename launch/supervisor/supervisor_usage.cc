@@ -190,10 +190,12 @@ metrics::DeviceReadings Supervisor::Devices() const {
 // A GPU that its driver or its own errors call bad gets no new rank.
 void Supervisor::LookAtGpus() {
   const metrics::DeviceReadings readings = Devices();
+  // While the driver is silent what it said last holds: a GPU that made it hang is not good again.
+  if (readings.stale) return;
   std::map<int, std::string> bad;
   for (size_t slot = 0; slot < options_.gpus.size(); ++slot) {
     const metrics::GpuReading* gpu = FindGpu(readings, options_.gpus[slot]);
-    if (gpu == nullptr || gpu->healthy || readings.stale) continue;
+    if (gpu == nullptr || gpu->healthy) continue;
     bad[static_cast<int>(slot)] = absl::StrCat("GPU ", gpu->index, ": ", gpu->trouble);
   }
   for (const auto& [slot, why] : bad) {
