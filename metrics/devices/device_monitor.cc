@@ -118,7 +118,6 @@ void DeviceMonitor::ReadRounds(std::shared_ptr<Shared> shared) {
     shared->EndCall();
     const bool late = std::exchange(shared->late, false);
     if (library_found) {
-      readings.at_monotonic = Seconds(begin);
       readings.read_seconds = Seconds(Clock::now() - begin);
       ++readings.rounds;
       if (late || !all_answered) ++readings.failed_rounds;
