@@ -79,7 +79,7 @@ class DeviceMonitor::RaplThread {
 
  private:
   void Read() {
-    const std::optional<double> joules = rapl_.EnergyJoules();
+    const std::optional<double> joules = rapl_.EnergyJoules(Seconds(Clock::now()));
     const std::lock_guard lock(mutex_);
     // A counter that cannot be read for a moment takes nothing back.
     if (joules) joules_ = joules;
