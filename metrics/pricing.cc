@@ -129,7 +129,7 @@ bool WithinHours(const std::string& hours, double unix_seconds) {
   const int now = kMinutesPerHour * local.tm_hour + local.tm_min;
   const int from = MinuteOf(hours, 0);
   const int to = MinuteOf(hours, 6);
-  return from <= to ? now >= from && now < to : now >= from || now < to;
+  return from < to ? now >= from && now < to : now >= from || now < to;
 }
 
 }  // namespace lockstep::metrics

@@ -43,8 +43,8 @@ const char* TransferName(config::TransferSource source);
 /// Does `text` fit `pattern`, in which * stands for any characters? Letters of either case are
 /// equal.
 bool Matches(const std::string& pattern, const std::string& text);
-/// Is the moment, in the host's local time, within "HH:MM-HH:MM"? A span that ends before it begins
-/// goes over midnight; empty = always.
+/// Is the moment, in the host's local time, within "HH:MM-HH:MM"? A span that does not end after it
+/// begins goes over midnight, so that 08:00-08:00 is a whole day; empty = always.
 bool WithinHours(const std::string& hours, double unix_seconds);
 
 }  // namespace lockstep::metrics
