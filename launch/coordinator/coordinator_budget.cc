@@ -133,8 +133,7 @@ void Coordinator::CheckLimits(Run& run, Live& live, Now now) {
   if (live.limit_tried_at != 0 && now.monotonic - live.limit_tried_at < kLimitAgainSeconds) return;
   std::string limit = LimitReached(run, SecondsToEnd(run), now);
   bool stop = run.spec.limits.stop;
-  const double ahead = RanksPerHour(run, now) * SecondsToEnd(run) / kSecondsPerHour;
-  if (limit.empty() && MonthIsSpent(Uncounted(now) + ahead)) {
+  if (limit.empty() && options_.budget.monthly > 0 && MonthIsSpent(UnitsToEnd(now))) {
     limit = MonthReason(now);
     stop = options_.budget.at_limit == config::LimitAction::kStop;
   }
@@ -166,12 +165,15 @@ int64_t Coordinator::AllMicros() const {
   return micros;
 }
 
-// Spent by the live runs since their accounts were last brought up to date.
-double Coordinator::Uncounted(Now now) const {
+// What the live runs have spent since their accounts were last brought up to date, and would still
+// spend if all were told to end now.
+double Coordinator::UnitsToEnd(Now now) const {
   double spent = 0;
   for (const auto& [id, live] : live_) {
     const Run& run = runs_.at(id);
-    spent += Cost(run, now) - Units(run.account.cost().total());
+    if (!run.has_processes) continue;
+    spent += Cost(run, now) - Units(run.account.cost().total()) +
+             RanksPerHour(run, now) * SecondsToEnd(run) / kSecondsPerHour;
   }
   return spent;
 }
@@ -180,24 +182,14 @@ int64_t Coordinator::MonthMicros() const {
   return AllMicros() - before_month_micros_;
 }
 
-void Coordinator::RestoreMonth(int64_t posted_micros, Now now) {
-  int64_t open = 0;
-  for (const auto& [id, live] : live_) {
-    for (const metrics::LedgerLine& line : runs_.at(id).account.OpenLines()) {
-      open += line.money.total();
-    }
-  }
-  month_ = MonthOf(now.unix);
-  before_month_micros_ = AllMicros() - posted_micros - open;
+bool Coordinator::MonthHasChanged(Now now) const {
+  return MonthOf(now.unix) != month_;
 }
 
-void Coordinator::FollowMonth(Now now) {
-  if (const int month = MonthOf(now.unix); month != month_) {
-    month_ = month;
-    before_month_micros_ = AllMicros();
-    month_warned_percent_ = 0;
-  }
-  WarnOfMonth();
+void Coordinator::SetMonth(int64_t spent_micros, Now now) {
+  month_ = MonthOf(now.unix);
+  before_month_micros_ = AllMicros() - spent_micros;
+  month_warned_percent_ = 0;
 }
 
 void Coordinator::WarnOfMonth() {

@@ -235,7 +235,12 @@ void Coordinator::OrderDone(const std::string& id, int attempt, const OrderOutco
                             Now now) {
   Run* run = Current(id, attempt);
   if (run == nullptr) return;
-  if (outcome.checkpoint.ok) NoteCheckpoint(*run, outcome.checkpoint);
+  CheckpointFacts checkpoint = outcome.checkpoint;
+  if (checkpoint.ok) {
+    // Most were reported when they were written.
+    if (checkpoint.step > run->last_checkpoint.step) NoteCheckpoint(*run, checkpoint, now);
+    if (checkpoint.step == run->last_checkpoint.step) checkpoint = run->last_checkpoint;
+  }
   const auto it = std::find_if(run->orders.begin(), run->orders.end(),
                                [&](const Order& order) { return order.id == outcome.order_id; });
   if (it == run->orders.end()) return;
@@ -256,7 +261,7 @@ void Coordinator::OrderDone(const std::string& id, int attempt, const OrderOutco
       if (run->state == RunState::kPausing && Outstanding(*run, OrderKind::kPause).empty()) {
         Paused(*run, order.reason, now);
       } else {
-        FinishOrder(*run, order.id, absl::OkStatus(), outcome.step, outcome.checkpoint);
+        FinishOrder(*run, order.id, absl::OkStatus(), outcome.step, checkpoint);
       }
       break;
     case OrderKind::kResume:
@@ -266,7 +271,7 @@ void Coordinator::OrderDone(const std::string& id, int attempt, const OrderOutco
       FinishOrder(*run, order.id, absl::OkStatus(), outcome.step, {});
       break;
     case OrderKind::kCheckpoint:
-      FinishOrder(*run, order.id, absl::OkStatus(), outcome.step, outcome.checkpoint);
+      FinishOrder(*run, order.id, absl::OkStatus(), outcome.step, checkpoint);
       break;
     case OrderKind::kKill:
       break;

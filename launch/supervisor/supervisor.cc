@@ -139,6 +139,7 @@ void Supervisor::Loop() {
       PollGangs(now);
       ReadBoards(now);
       DropCancelled();
+      if (coordinator_.MonthHasChanged(now)) NewMonth(now);
       coordinator_.Tick(now);
       Backup();
     }
@@ -227,9 +228,7 @@ void Supervisor::PollGangs(Now now) {
                  one.end.reason);
     const config::RunDirectory directory(one.run_dir);
     GangEnd end = one.end;
-    const double last = LastLook(one.run, one.attempt, now);
-    // At the first look after a start of the daemon the end may be long ago.
-    if (polled_first_) end.ended_at = last;
+    end.ended_at = LastLook(one.run, one.attempt, now);
     coordinator_.GangEnded(one.run, one.attempt, end, NewestCheckpointStep(directory.checkpoints()),
                            now);
   }
