@@ -132,7 +132,8 @@ bool Supervisor::Post(std::function<void(Now)> handle, std::function<void()> ref
 }
 
 void Supervisor::Loop() {
-  while (HandleEvents()) {
+  // A look at the runs comes first: whoever asks after a restart must not hear of less than before.
+  do {
     const Now now = ReadClocks();
     if (now.monotonic - polled_at_ >= kPollSeconds) {
       polled_at_ = now.monotonic;
@@ -144,7 +145,7 @@ void Supervisor::Loop() {
       Backup();
     }
     RunActions();
-  }
+  } while (HandleEvents());
   Finish();
 }
 

@@ -91,7 +91,7 @@ class CostTest(support.Daemon):
         self.start_daemon(*self.PRICES)
         text = slow_config(steps=100000, sections={
             "checkpoint": "{every: 40st, keep_last: 2}", "restart": "{backoff_seconds: 0.2}",
-            "cost": "{max_cost: 0.16, at_limit: stop}"})
+            "cost": "{max_cost: 0.4, at_limit: stop}"})
         run = self.submit(text)
         for crash, step in enumerate((60, 110)):
             self.wait_step(run, step)
@@ -100,6 +100,15 @@ class CostTest(support.Daemon):
         self.cli("pause", run)
         time.sleep(2)  # A pause that is long enough to be seen among the phases.
         self.cli("resume", run)
+        self.wait_step(run, 120)
+        # So far it took less than a third of the budget, also on a slow machine. The rest goes fast: the price
+        # changes while the run lives, and what was counted keeps the old one.
+        before = self.cost(run)["total"]
+        self.daemon.kill()
+        self.daemon.wait()
+        self.start_daemon("--set", "price.per_rank_hour=73", "--set", "price.per_kwh=0.31")
+        wait_for("the cost to go on", lambda: self.cost(run)["total"]["cost_micros"] > before["cost_micros"], 20)
+        self.assertLess(self.cost(run)["total"]["cost_micros"], before["cost_micros"] * 4)
         self.wait_state(run, "STOPPED", timeout=120)
         described = self.describe(run)
         self.assertIn("budget: ", described["reason"])
@@ -177,7 +186,12 @@ class CostTest(support.Daemon):
         self.assertTrue(checkpoints(self.run_dir(run)), "what was trained is saved")
 
     def test_another_currency_is_refused(self):
-        self.start_daemon(*self.PRICES)
+        self.start_daemon("--set", "price.currency=EUR")
+        self.daemon.terminate()
+        self.daemon.wait()
+        self.start_daemon(*self.PRICES)  # Nothing was spent in the other currency.
+        run = self.submit(slow_config(steps=5))
+        self.wait_state(run, "COMPLETED", timeout=60)
         self.daemon.terminate()
         self.daemon.wait()
         with self.assertRaises(AssertionError):
