@@ -137,8 +137,11 @@ absl::StatusOr<std::string> Coordinator::Resume(Run& run, Now now) {
     case RunState::kPaused: {
       const std::string limit = LimitReached(run, SecondsToEnd(run), now);
       if (!limit.empty()) {
+        const std::string& saved = run.last_checkpoint.path;
         return absl::ResourceExhaustedError(absl::StrCat(
-            "cannot resume run ", run.spec.id, ": ", limit, "; submit a run with a higher limit"));
+            "cannot resume run ", run.spec.id, ": ", limit, "; submit a run with a higher limit",
+            saved.empty() ? "" : ", which may begin from its weights with model.pretrained=",
+            saved));
       }
       if (MonthIsSpent(0)) {
         return absl::ResourceExhaustedError(
