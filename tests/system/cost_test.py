@@ -137,7 +137,8 @@ class CostTest(support.Daemon):
 
     def test_max_cost_stops_within_one_step_and_one_checkpoint(self):
         self.start_daemon("--set", "price.per_rank_hour=3600")  # One unit a rank and second.
-        text = slow_config(steps=100000, sections={"cost": "{max_cost: 12}"})
+        most = 40  # Twenty seconds: enough to come up on a slow machine.
+        text = slow_config(steps=100000, sections={"cost": f"{{max_cost: {most}}}"})
         run = self.submit(text)
         self.wait_state(run, "PAUSED", timeout=60)
         described = self.describe(run)
@@ -145,12 +146,15 @@ class CostTest(support.Daemon):
         step_seconds = [row["seconds"] for row in support.rows(self.run_dir(run), without=()) if row["kind"] == "step"]
         slowest = max(b - a for a, b in zip(step_seconds, step_seconds[1:]))
         checkpoint = described["last_checkpoint"]["write_seconds"]
-        # One step and one checkpoint either way, and the end of the processes (about a second), which is
-        # guessed before it was seen once.
-        self.assertLess(described["cost"], 12 + 2 * (slowest + checkpoint) + 1)
-        self.assertGreater(described["cost"], 12 - 2 * (slowest + checkpoint) - 2)
+        # One step and one checkpoint either way, and the end of the processes, which is guessed as a second before
+        # it was seen once.
+        saved = max(path.stat().st_mtime for path in self.run_dir(run).glob("checkpoints/*/manifest.json"))
+        ended = re.search(rf"^(\S+) info run {run}: pausing -> paused", (self.folder / "daemon.log").read_text(), re.M)[1]
+        leave = datetime.fromisoformat(ended).timestamp() - saved
+        self.assertLess(described["cost"], most + 2 * (slowest + checkpoint + max(0, leave - 1)) + 1)
+        self.assertGreater(described["cost"], most - 2 * (slowest + checkpoint) - 2)
         spending = described["spending"]
-        self.assertAlmostEqual(spending["overspent"], max(0, described["cost"] - 12), places=5)
+        self.assertAlmostEqual(spending["overspent"], max(0, described["cost"] - most), places=5)
         self.assertEqual(self.cli("resume", run, expect=8).returncode, 8)
 
     def test_what_a_checkpoint_had_cost(self):
@@ -165,11 +169,12 @@ class CostTest(support.Daemon):
         self.assertLessEqual(costs[-1], self.describe(run)["cost"])
 
     def test_a_month_that_is_spent_pauses_and_lets_nothing_start(self):
-        self.start_daemon("--set", "price.per_rank_hour=3600", "--set", "budget.monthly=8")
+        # Twenty seconds of two ranks, four of them between the warning and the end.
+        self.start_daemon("--set", "price.per_rank_hour=3600", "--set", "budget.monthly=40")
         run = self.submit(slow_config(steps=100000))
         self.wait_state(run, "PAUSED", timeout=60)
         self.assertIn("budget.monthly", self.describe(run)["reason"])
-        self.assertRegex(self.daemon_log(), r"warning \d+ % of the monthly budget of 8.00 USD is used up")
+        self.assertRegex(self.daemon_log(), r"warning \d+ % of the monthly budget of 40.00 USD is used up")
         later = self.submit(slow_config(steps=10))
         time.sleep(1)
         self.assertEqual(self.state_of(later), "QUEUED")
