@@ -20,6 +20,8 @@ class Pricing {
 
   const std::string& currency() const { return prices_.currency; }
   const config::PriceConfig& config() const { return prices_; }
+  /// Nobody has set a price: everything costs 0.
+  bool free() const;
 
   /// Money for one rank on `device` (the GPU's name, or "cpu") for an hour, at a moment or averaged
   /// over a span (seconds since 1970; hours of the day are local time).

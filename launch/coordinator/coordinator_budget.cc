@@ -86,7 +86,8 @@ std::pair<double, std::string> Coordinator::NearestLimit(const Run& run, Now now
     if (limit > 0 && used / limit >= nearest.first) nearest = {used / limit, text};
   };
   consider(Cost(run, now), limits.max_cost,
-           absl::StrFormat("cost.max_cost %.2f %s", limits.max_cost, pricing_.currency()));
+           absl::StrFormat("cost.max_cost %.2f %s%s", limits.max_cost, pricing_.currency(),
+                           pricing_.free() ? " (the daemon's config sets no price)" : ""));
   consider(run.account.totals().energy_joules(), limits.max_joules,
            absl::StrFormat("cost.max_energy %g kWh", limits.max_joules / kJoulesPerKwh));
   consider(run.account.HeldSeconds(now.monotonic), limits.max_seconds,

@@ -81,6 +81,21 @@ TEST(BudgetTest, AWarningComesOnceAtEightyAndOnceAtNinetyFivePercent) {
   EXPECT_NEAR(m->NearestLimit(m.run("a"), m.now()).first, 0.97, 0.01);
 }
 
+TEST(BudgetTest, ALimitThatCannotBeReachedForWantOfPricesSaysSo) {
+  CoordinatorOptions options;
+  options.random = [] { return uint64_t{1}; };
+  RunSpec spec = Machine::Spec("a");
+  spec.limits.max_cost = 5;
+  for (const double price : {0.0, 1.0}) {
+    options.price.devices.resize(1);
+    options.price.devices[0].per_hour = price;
+    Coordinator coordinator(options);
+    ASSERT_TRUE(coordinator.Submit(spec, {1, 1e9}).ok());
+    const std::string limit = coordinator.NearestLimit(*coordinator.Find("a"), {1, 1e9}).second;
+    EXPECT_EQ(limit.find("sets no price") != std::string::npos, price == 0) << limit;
+  }
+}
+
 TEST(BudgetTest, AMonthThatIsSpentPausesEveryRunAndNothingStartsUntilTheNext) {
   Machine m(4, 1, {.monthly = 50, .at_limit = config::LimitAction::kPause});
   m.Run("a");
