@@ -231,6 +231,10 @@ class CostTest(support.Daemon):
         ranks = self.rank_phases(run)
         for phase in ("forward", "backward", "optimizer", "data_wait", "checkpoint_stall"):
             self.assertAlmostEqual(ranks[0][phase] * MICRO, own["phase_seconds"][phase], delta=0.005, msg=phase)
+        # Each checkpoint's bytes were counted once; their sizes differ by a few digits.
+        last = self.describe(run)["last_checkpoint"]
+        written = -(-last["step"] // 50)
+        self.assertAlmostEqual(self.by_key(reports["phase"])["checkpoint_stall"]["bytes"] / last["bytes"], written, delta=0.1)
         total = reports["phase"]["total"]
         self.daemon.terminate()
         self.daemon.wait()
