@@ -5,7 +5,8 @@
 namespace lockstep::config {
 namespace {
 
-constexpr const char* kHours = "^(([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9])?$";
+constexpr const char* kHours =
+    "^(([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00))?$";
 constexpr const char* kHoursNote = "hours such as 22:00-06:00";
 
 Fields<DevicePrice> Devices() {

@@ -13,7 +13,6 @@ namespace {
 
 constexpr double kMicro = 1e6;
 constexpr int64_t kPicosPerMicro = 1'000'000;
-constexpr double kPico = 1e12;
 constexpr double kSecondsPerHour = 3600;
 constexpr int kFreePause = config::kPhaseCount;  // The row of pauses that hold nothing.
 // Open lines are posted at these moments of the day (midnight is one of them).
@@ -24,7 +23,18 @@ int Row(Phase phase) {
 }
 
 int64_t Microseconds(double seconds) {
-  return std::isfinite(seconds) ? static_cast<int64_t>(std::max(0.0, seconds) * kMicro) : 0;
+  constexpr double kMost = 1e12;  // What a rank tells may be anything.
+  return std::isfinite(seconds) ? static_cast<int64_t>(std::clamp(seconds, 0.0, kMost) * kMicro)
+                                : 0;
+}
+
+// Adds an amount of the currency to its whole millionths and the rest.
+void AddMoney(double units, int64_t& whole, int64_t& rest) {
+  const double micros = std::floor(units * kMicro);
+  whole += static_cast<int64_t>(micros);
+  rest += std::llround((units * kMicro - micros) * static_cast<double>(kPicosPerMicro));
+  whole += rest / kPicosPerMicro;
+  rest %= kPicosPerMicro;
 }
 
 Phase PhaseOf(int row) {
@@ -56,7 +66,8 @@ void CountBytes(Account::Amount& amount, int64_t total, int64_t& counted, double
   const int64_t bytes = total - counted;
   counted = total;
   amount.bytes += bytes;
-  amount.transfer += std::llround(static_cast<double>(bytes) * 1e-9 * per_gigabyte * kPico);
+  AddMoney(static_cast<double>(bytes) * 1e-9 * per_gigabyte, amount.whole.transfer,
+           amount.rest.transfer);
 }
 
 }  // namespace
@@ -73,7 +84,9 @@ Money& Money::operator+=(const Money& other) {
 }
 
 Money Account::Amount::money() const {
-  return {hardware / kPicosPerMicro, energy / kPicosPerMicro, transfer / kPicosPerMicro};
+  return {whole.hardware + rest.hardware / kPicosPerMicro,
+          whole.energy + rest.energy / kPicosPerMicro,
+          whole.transfer + rest.transfer / kPicosPerMicro};
 }
 
 Money Account::Totals::cost() const {
@@ -120,13 +133,12 @@ void Account::Charge(RankState& rank, const Spent& spent, bool draws, AccountTim
     if (row == kFreePause) continue;
     rank.counted[static_cast<size_t>(row)] += microseconds;
     held += microseconds;
-    amount.hardware += std::llround(static_cast<double>(microseconds) / kMicro / kSecondsPerHour *
-                                    per_hour * kPico);
+    AddMoney(static_cast<double>(microseconds) / kMicro / kSecondsPerHour * per_hour,
+             amount.whole.hardware, amount.rest.hardware);
   }
-  const double passed = std::max(1e-3, now.monotonic - state_.counted.monotonic);
   const double per_kwh = pricing.EnergyPerKwh(from, now.unix);
   if (rank.joules > 0) {
-    rank.watts = rank.joules / passed;
+    // Without time told there is no phase yet that it belongs to.
     if (held > 0) {
       const bool estimated = std::exchange(rank.joules_estimated, false);
       ChargeEnergy(rank, spent, std::exchange(rank.joules, 0), estimated, per_kwh);
@@ -151,7 +163,7 @@ void Account::ChargeEnergy(RankState& rank, const Spent& spent, double joules, b
     const double share = joules * part / total;
     amount.microjoules += std::llround(share * kMicro);
     amount.estimated = amount.estimated || estimated;
-    amount.energy += std::llround(share / kJoulesPerKwh * per_kwh * kPico);
+    AddMoney(share / kJoulesPerKwh * per_kwh, amount.whole.energy, amount.rest.energy);
   }
 }
 
@@ -187,7 +199,13 @@ void Account::Observe(const std::vector<RankUsage>& ranks, AccountTime now,
     RankState& rank = state_.ranks[i];
     const RankUsage& usage = ranks[i];
     rank.device = usage.device;
-    if (usage.joules) rank.joules += std::max(0.0, *usage.joules);
+    if (usage.joules) {
+      const double joules = std::max(0.0, *usage.joules);
+      rank.joules += joules;
+      if (joules > 0) {
+        rank.watts = joules / std::max(1e-3, now.monotonic - state_.counted.monotonic);
+      }
+    }
     rank.joules_estimated = rank.joules_estimated || usage.joules_estimated;
     Charge(rank, Told(rank, usage, now), !usage.joules, now, pricing);
     CountBytes(rank.open[static_cast<size_t>(Row(Phase::kDataWait))], usage.dataset_bytes,
@@ -253,17 +271,18 @@ void Account::Switch(Interval next, int attempt, int ranks, AccountTime now, con
   }
 }
 
-void Account::PriceOpenLines(AccountTime now, const Pricing& pricing) {
-  state_.counted.unix = state_.opened_unix = now.unix;
+void Account::PriceOpenLines(AccountTime at, const Pricing& pricing) {
+  state_.counted.unix = state_.opened_unix = at.unix;
   for (RankState& rank : state_.ranks) {
-    const double per_hour = pricing.HardwarePerHour(rank.device, now.unix);
+    const double per_hour = pricing.HardwarePerHour(rank.device, at.unix);
     for (size_t row = 0; row < rank.open.size(); ++row) {
       if (row == kFreePause) continue;
-      const double hours =
-          static_cast<double>(rank.open[row].microseconds) / kMicro / kSecondsPerHour;
-      rank.open[row].hardware = std::llround(hours * per_hour * kPico);
+      Amount& amount = rank.open[row];
+      const double hours = static_cast<double>(amount.microseconds) / kMicro / kSecondsPerHour;
+      AddMoney(hours * per_hour, amount.whole.hardware, amount.rest.hardware);
     }
   }
+  Post(at.unix);
 }
 
 // --- Posting.
@@ -287,9 +306,8 @@ void Account::Post(double to_unix) {
       posted.estimated = posted.estimated || line.estimated;
       posted.money += line.money;
       // What is less than a millionth goes into the next line.
-      open = {.hardware = open.hardware % kPicosPerMicro,
-              .energy = open.energy % kPicosPerMicro,
-              .transfer = open.transfer % kPicosPerMicro};
+      open = {.rest = {open.rest.hardware % kPicosPerMicro, open.rest.energy % kPicosPerMicro,
+                       open.rest.transfer % kPicosPerMicro}};
       lines_.push_back(line);
     }
   }
@@ -364,6 +382,18 @@ double Account::HeldSeconds(double monotonic) const {
   const bool holds =
       state_.interval == Interval::kAttempt || state_.interval == Interval::kRecovery;
   return state_.held_before + (holds ? std::max(0.0, monotonic - state_.interval_began) : 0);
+}
+
+double Account::LivedUntil(const std::vector<RankUsage>& ranks) const {
+  double until = state_.counted.monotonic;
+  if (state_.interval != Interval::kAttempt) return until;
+  for (size_t i = 0; i < std::min(ranks.size(), state_.ranks.size()); ++i) {
+    const double told = Sum(ranks[i].phase_seconds) + ranks[i].unsettled_seconds;
+    if (!ranks[i].known || !std::isfinite(told)) continue;
+    const double overhead = static_cast<double>(state_.ranks[i].overhead) / kMicro;
+    until = std::max(until, state_.interval_began + overhead + told);
+  }
+  return until;
 }
 
 Account Account::Load(State state, double shift) {

@@ -29,7 +29,7 @@ using PhaseSeconds = std::array<double, config::kPhaseCount>;
 
 double Sum(const PhaseSeconds& phases);
 
-// Millionths of the currency, by what they were paid for.
+// Money by what it was paid for; millionths of the currency unless said otherwise.
 struct Money {
   int64_t hardware = 0;
   int64_t energy = 0;
@@ -79,7 +79,8 @@ class Account {
     kIdle,        // Before the first launch and after the end: not part of the wall time.
     kAttempt,     // Processes exist (also when they stand still: the ranks tell that as paused).
     kRecovery,    // Slots are held, no attempt runs.
-    kPausedFree,  // Paused or queued again, without processes and slots: costs nothing.
+    kPausedFree,  // Without processes and slots: paused, queued again, or no daemon was there to
+                  // hold them (the host may have been off). Costs nothing.
   };
 
   /// Ends the interval and begins the next; `attempt` is the number of the one that begins or goes
@@ -122,20 +123,23 @@ class Account {
   double HeldSeconds(double monotonic) const;
   Interval interval() const { return state_.interval; }
   double counted_until() const { return state_.counted.monotonic; }
+  /// Until when (monotonic) the attempt lived at least, by what was counted and by what its ranks
+  /// tell: those are durations, so a reboot in between does not matter.
+  double LivedUntil(const std::vector<RankUsage>& ranks) const;
 
-  /// Gives time that was counted without money its price, as of now: for accounts from before
-  /// there was a ledger.
-  void PriceOpenLines(AccountTime now, const Pricing& pricing);
+  /// Its time comes from a store that had no ledger, and has no price yet.
+  bool unpriced() const { return state_.opened_unix == 0 && !state_.ranks.empty(); }
+  /// Gives time that was counted without money its price, as of `at`, and posts it.
+  void PriceOpenLines(AccountTime at, const Pricing& pricing);
 
-  // Quantities of one line. Money in 1e-12 of the currency, so that small portions add up.
+  // Quantities of one line.
   struct Amount {
     int64_t microseconds = 0;
     int64_t microjoules = 0;
     int64_t bytes = 0;
     bool estimated = false;
-    int64_t hardware = 0;
-    int64_t energy = 0;
-    int64_t transfer = 0;
+    Money whole{};  // Millionths; what is less adds up in `rest`, in 1e-12 of the currency.
+    Money rest{};
 
     Money money() const;
     bool operator==(const Amount&) const = default;

@@ -43,6 +43,16 @@ double Mean(double from, double to, Price price) {
 Pricing::Pricing(config::PriceConfig prices, std::string host)
     : prices_(std::move(prices)), host_(std::move(host)) {}
 
+bool Pricing::free() const {
+  const auto none = [](const auto& rows, auto price) {
+    return std::all_of(rows.begin(), rows.end(), [&](const auto& row) { return row.*price == 0; });
+  };
+  return prices_.per_rank_hour == 0 && prices_.per_kwh == 0 &&
+         none(prices_.devices, &config::DevicePrice::per_hour) &&
+         none(prices_.energy, &config::EnergyPrice::per_kwh) &&
+         none(prices_.transfers, &config::TransferPrice::per_gb);
+}
+
 double Pricing::HardwarePerHour(const std::string& device, double unix_seconds) const {
   for (const config::DevicePrice& row : prices_.devices) {
     if (Matches(row.device, device) && Matches(row.host, host_) &&
@@ -129,7 +139,7 @@ bool WithinHours(const std::string& hours, double unix_seconds) {
   const int now = kMinutesPerHour * local.tm_hour + local.tm_min;
   const int from = MinuteOf(hours, 0);
   const int to = MinuteOf(hours, 6);
-  return from <= to ? now >= from && now < to : now >= from || now < to;
+  return from < to ? now >= from && now < to : now >= from || now < to;
 }
 
 }  // namespace lockstep::metrics

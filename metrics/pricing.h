@@ -20,6 +20,8 @@ class Pricing {
 
   const std::string& currency() const { return prices_.currency; }
   const config::PriceConfig& config() const { return prices_; }
+  /// Nobody has set a price: everything costs 0.
+  bool free() const;
 
   /// Money for one rank on `device` (the GPU's name, or "cpu") for an hour, at a moment or averaged
   /// over a span (seconds since 1970; hours of the day are local time).
@@ -43,8 +45,8 @@ const char* TransferName(config::TransferSource source);
 /// Does `text` fit `pattern`, in which * stands for any characters? Letters of either case are
 /// equal.
 bool Matches(const std::string& pattern, const std::string& text);
-/// Is the moment, in the host's local time, within "HH:MM-HH:MM"? A span that ends before it begins
-/// goes over midnight; empty = always.
+/// Is the moment, in the host's local time, within "HH:MM-HH:MM"? A span that does not end after it
+/// begins goes over midnight, so that 08:00-08:00 is a whole day; empty = always.
 bool WithinHours(const std::string& hours, double unix_seconds);
 
 }  // namespace lockstep::metrics

@@ -66,7 +66,7 @@ const char* Explain(const std::string& phase) {
     case Phase::kRecovery:
       return "between a failure and the next attempt";
     case Phase::kPaused:
-      return "paused; costs only while held";
+      return "paused, or no daemon was there; costs only while held";
     case Phase::kDevice:
       return "waiting for the step's kernels on the GPU";
     case Phase::kStragglerWait:
@@ -180,11 +180,14 @@ std::string Csv(const v1::GetCostResponse& report) {
 absl::StatusOr<double> ParseDay(const std::string& day) {
   tm date{};
   const char* end = strptime(day.c_str(), "%Y-%m-%d", &date);
-  if (end == nullptr || *end != '\0') {
+  const int day_of_month = date.tm_mday;
+  const time_t seconds = timegm(&date);
+  // The 31st of February would be the 3rd of March.
+  if (end == nullptr || *end != '\0' || date.tm_mday != day_of_month) {
     return absl::InvalidArgumentError(
         absl::StrCat("--since: '", day, "' is no day; expected YYYY-MM-DD (UTC)"));
   }
-  return static_cast<double>(timegm(&date));
+  return static_cast<double>(seconds);
 }
 
 int CostVerb(Context& context, const CostOptions& options) {

@@ -24,8 +24,9 @@ json OpenToJson(const Account::Rows& rows) {
   for (size_t row = 0; row < rows.size(); ++row) {
     const Account::Amount& a = rows[row];
     if (a == Account::Amount()) continue;
-    list.push_back({NumberOf(row), a.microseconds, a.microjoules, a.bytes, a.estimated, a.hardware,
-                    a.energy, a.transfer});
+    list.push_back({NumberOf(row), a.microseconds, a.microjoules, a.bytes, a.estimated,
+                    a.rest.hardware, a.rest.energy, a.rest.transfer, a.whole.hardware,
+                    a.whole.energy, a.whole.transfer});
   }
   return list;
 }
@@ -38,9 +39,13 @@ Account::Rows OpenFromJson(const json& list) {
     item.at(2).get_to(a.microjoules);
     item.at(3).get_to(a.bytes);
     item.at(4).get_to(a.estimated);
-    item.at(5).get_to(a.hardware);
-    item.at(6).get_to(a.energy);
-    item.at(7).get_to(a.transfer);
+    item.at(5).get_to(a.rest.hardware);
+    item.at(6).get_to(a.rest.energy);
+    item.at(7).get_to(a.rest.transfer);
+    if (item.size() == 8) continue;  // From when all of it was in the rest.
+    item.at(8).get_to(a.whole.hardware);
+    item.at(9).get_to(a.whole.energy);
+    item.at(10).get_to(a.whole.transfer);
   }
   return rows;
 }

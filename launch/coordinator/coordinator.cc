@@ -16,6 +16,8 @@ constexpr int64_t kSequenceGap = 1000;
 
 constexpr size_t kMaxReasonBytes = 2000;
 
+constexpr const char* kWaits = "waits for slots";
+
 std::string Bounded(std::string text) {
   if (text.size() > kMaxReasonBytes) text.resize(kMaxReasonBytes);
   return text;
@@ -140,7 +142,7 @@ absl::Status Coordinator::Submit(RunSpec spec, Now now) {
   if (!inserted) return absl::AlreadyExistsError(absl::StrCat("run ", spec.id, " exists"));
   Run& run = it->second;
   run.spec = std::move(spec);
-  run.reason = "waits for slots";
+  run.reason = kWaits;
   run.number = next_number_++;
   run.queue_order = next_queue_order_++;
   run.queued_at = now.monotonic;
@@ -204,35 +206,28 @@ void Coordinator::Schedule(Now now) {
   if (draining_) return;
   int free = free_slots();
   const std::string unaffordable = MonthIsSpent(0) ? MonthReason(now) : std::string();
+  bool blocked = false;  // By one before it in the queue.
   for (const std::string& id : Queue()) {
     Run& run = At(id);
+    std::string why;
     if (run.spec.ranks > options_.slots) {
       // The daemon came back with fewer slots: this run cannot start, and must not block the rest.
-      const std::string reason =
-          absl::StrCat("needs ", run.spec.ranks, " slots, the daemon has ", options_.slots);
-      if (run.reason != reason) {
-        run.reason = reason;
-        Persist(run);
-      }
+      why = absl::StrCat("needs ", run.spec.ranks, " slots, the daemon has ", options_.slots);
+    } else if (!unaffordable.empty()) {
+      why = unaffordable;
+    } else if (blocked || run.spec.ranks > free) {
+      blocked = true;
+      why = WhyItWaits(run);
+      // What kept it from starting before may be over.
+      if (why.empty()) why = run.reason.ends_with(kWaits) ? run.reason : kWaits;
+    } else {
+      free -= run.spec.ranks;
+      Start(run, now);
       continue;
     }
-    if (!unaffordable.empty()) {
-      if (run.reason != unaffordable) {
-        run.reason = unaffordable;
-        Persist(run);
-      }
-      continue;
-    }
-    if (run.spec.ranks > free) {
-      const std::string why = WhyItWaits(run);
-      if (!why.empty() && run.reason != why) {
-        run.reason = why;
-        Persist(run);
-      }
-      return;
-    }
-    free -= run.spec.ranks;
-    Start(run, now);
+    if (run.reason == why) continue;
+    run.reason = std::move(why);
+    Persist(run);
   }
 }
 
@@ -261,6 +256,7 @@ void Coordinator::Start(Run& run, Now now) {
   run.goodbye_reason.clear();
   run.kill_reason.clear();
   run.hang = false;
+  run.told_checkpoint = {-1, false};
   run.retry_at = 0;
   if (run.started_unix == 0) run.started_unix = now.unix;
   Live& live = LiveOf(run);
@@ -290,11 +286,18 @@ void Coordinator::Restore(std::vector<Run> runs, Now now) {
       live.hello_deadline = now.monotonic + options_.reattach_seconds;
     }
     if (run.has_goodbye) live.goodbye_at = now.monotonic;
+    using Interval = metrics::Account::Interval;
+    if (run.account.interval() == Interval::kRecovery) {
+      // Nobody held its slots while there was no daemon.
+      const metrics::AccountTime left = run.account.state().counted;
+      run.account.Switch(Interval::kPausedFree, run.attempt, run.spec.ranks, left, pricing_);
+      run.account.Switch(Interval::kRecovery, run.attempt, run.spec.ranks,
+                         {now.monotonic, now.unix}, pricing_);
+    }
     if (!run.kill_reason.empty() && run.has_processes) KillGang(run, run.kill_reason, now);
     Persist(run);
   }
   last_tick_ = now.monotonic;
-  Schedule(now);
 }
 
 }  // namespace lockstep::launch

@@ -160,14 +160,16 @@ class Coordinator {
   /// No attempt is launched any more; for a daemon that is about to end.
   void Drain() { draining_ = true; }
   /// Puts stored runs back, once, before any event. Processes are taken to be alive until
-  /// GangEnded() says otherwise.
+  /// GangEnded() says otherwise; what is queued starts with the first Tick().
   void Restore(std::vector<Run> runs, Now now);
   /// Counts of the past, so that transitions() goes on from them.
   void RestoreTransitions(std::map<std::pair<RunState, RunState>, int64_t> counts) {
     transitions_ = std::move(counts);
   }
-  /// What the posted lines of the running month sum up to; call it after Restore().
-  void RestoreMonth(int64_t posted_micros, Now now);
+  /// What the lines of the running month, posted and open, sum up to. Call it after Restore() and
+  /// before a Tick() when MonthHasChanged(): a clock that was set may go back to an earlier one.
+  void SetMonth(int64_t spent_micros, Now now);
+  bool MonthHasChanged(Now now) const;
 
   /// The run changed in the eyes of others: a new sequence number, nothing else.
   void Touch(const std::string& run) { ++runs_.at(run).sequence; }
@@ -222,7 +224,6 @@ class Coordinator {
     double hello_deadline = 0;  // After a restart with no gang on record.
     double limit_tried_at = 0;
     bool restored = false;
-    std::pair<int64_t, bool> checkpoint{-1, false};  // Step and success of the last report.
   };
 
   Run* Current(const std::string& id, int attempt);
@@ -253,12 +254,13 @@ class Coordinator {
   void EndAttempt(Run& run, int exit_code, const std::string& reason, Now now);
   void Paused(Run& run, const std::string& reason, Now now, bool crashed = false);
   void Crash(Run& run, const char* label, const std::string& reason, Now now);
-  void NoteCheckpoint(Run& run, const CheckpointFacts& checkpoint);
+  void NoteCheckpoint(Run& run, const CheckpointFacts& checkpoint, Now now);
 
   void Watch(Run& run, Live& live, Now now);
   void CheckLimits(Run& run, Live& live, Now now);
   void Warn(Run& run, Now now);
   void WarnOfMonth();
+  double UnitsToEnd(Now now) const;
   std::string LimitReached(const Run& run, double ahead_seconds, Now now) const;
   double RanksPerHour(const Run& run, Now now) const;
   double SecondsToEnd(const Run& run) const;
@@ -266,10 +268,8 @@ class Coordinator {
   bool MonthIsSpent(double ahead) const;
   std::string MonthReason(Now now) const;
   int64_t AllMicros() const;
-  double Uncounted(Now now) const;
-  void FollowMonth(Now now);
   void Judge(Run& run, Now now);
-  void CloseAccount(Run& run, const GangEnd& end, Now now);
+  void CloseAccount(Run& run, int exit_code, double ended_at, Now now);
   void AskWhoHangs(Run& run, Live& live, std::string why);
   std::pair<double, const char*> StallLimit(const Run& run, const Live& live) const;
 

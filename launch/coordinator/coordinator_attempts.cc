@@ -164,16 +164,15 @@ void Coordinator::Used(const std::string& id, int attempt,
   Notify(*run);
 }
 
-// The processes ended while nobody watched: what came after was no part of the attempt.
-void Coordinator::CloseAccount(Run& run, const GangEnd& end, Now now) {
+// The processes ended while nobody watched: what came after was no part of the attempt, and nobody
+// held slots. The host may even have been off.
+void Coordinator::CloseAccount(Run& run, int exit_code, double ended_at, Now now) {
   using Interval = metrics::Account::Interval;
-  const int code = run.has_goodbye ? run.goodbye_exit : end.exit_code;
-  const Interval next = !IsOrderly(code)                                 ? Interval::kRecovery
-                        : code == static_cast<int>(TrainerExit::kPaused) ? Interval::kPausedFree
-                                                                         : Interval::kIdle;
-  run.account.Switch(next, run.attempt, run.spec.ranks,
-                     {end.ended_at, now.unix - (now.monotonic - end.ended_at)}, pricing_,
-                     !IsOrderly(code));
+  const int code = run.has_goodbye ? run.goodbye_exit : exit_code;
+  const bool over = IsOrderly(code) && code != static_cast<int>(TrainerExit::kPaused);
+  const double at = std::min(now.monotonic, std::max(ended_at, run.account.counted_until()));
+  run.account.Switch(over ? Interval::kIdle : Interval::kPausedFree, run.attempt, run.spec.ranks,
+                     {at, now.unix - (now.monotonic - at)}, pricing_, !IsOrderly(code));
 }
 
 void Coordinator::Detached(const std::string& id, int attempt) {
@@ -204,9 +203,12 @@ void Coordinator::Progressed(const std::string& id, int attempt, const ProgressF
   Notify(*run);
 }
 
-void Coordinator::NoteCheckpoint(Run& run, const CheckpointFacts& checkpoint) {
+void Coordinator::NoteCheckpoint(Run& run, const CheckpointFacts& checkpoint, Now now) {
   if (checkpoint.step > run.last_checkpoint.step) run.crashes_in_a_row = 0;
-  if (checkpoint.step >= run.last_checkpoint.step) run.last_checkpoint = checkpoint;
+  if (checkpoint.step < run.last_checkpoint.step) return;
+  run.last_checkpoint = checkpoint;
+  run.last_checkpoint.at_unix = now.unix;
+  run.last_checkpoint.cost_micros = std::llround(Cost(run, now) * metrics::kMicrosPerUnit);
 }
 
 void Coordinator::CheckpointWritten(const std::string& id, int attempt,
@@ -214,15 +216,14 @@ void Coordinator::CheckpointWritten(const std::string& id, int attempt,
   Run* run = Current(id, attempt);
   if (run == nullptr) return;
   // What was sent shortly before a stream broke comes again on the next one.
-  Live& live = LiveOf(*run);
-  if (live.checkpoint == std::make_pair(checkpoint.step, checkpoint.ok)) return;
-  live.checkpoint = {checkpoint.step, checkpoint.ok};
+  const std::pair<int64_t, bool> told{checkpoint.step, checkpoint.ok};
+  if (told <= run->told_checkpoint) return;
+  run->told_checkpoint = told;
   if (checkpoint.ok) {
     ++run->checkpoints_ok;
     Count(run->checkpoint_write_counts, run->checkpoint_write_sum, checkpoint.write_seconds);
-    NoteCheckpoint(*run, checkpoint);
-    run->last_checkpoint.at_unix = now.unix;
     run->account.AddCheckpointBytes(checkpoint.bytes, pricing_);
+    NoteCheckpoint(*run, checkpoint, now);
     NoteCheckpointCost(*run, checkpoint.step,
                        std::llround(Cost(*run, now) * metrics::kMicrosPerUnit));
   } else {
@@ -255,12 +256,12 @@ void Coordinator::GangEnded(const std::string& id, int attempt, const GangEnd& e
     CheckpointFacts found;
     found.step = newest_checkpoint;
     found.ok = true;
-    found.at_unix = now.unix;
-    NoteCheckpoint(*run, found);
+    found.write_seconds = run->last_checkpoint.write_seconds;
+    NoteCheckpoint(*run, found, now);
   }
   int code = end.exit_code;
   std::string reason = end.reason;
-  if (end.ended_at > 0 && end.ended_at < now.monotonic) CloseAccount(*run, end, now);
+  if (end.ended_at) CloseAccount(*run, end.exit_code, *end.ended_at, now);
   if (run->has_goodbye && (IsOrderly(run->goodbye_exit) || code < 0 || reason.empty())) {
     // Rank 0 says it last of all, when everything is durable: what happens to the processes after
     // that does not count.

@@ -86,7 +86,8 @@ std::pair<double, std::string> Coordinator::NearestLimit(const Run& run, Now now
     if (limit > 0 && used / limit >= nearest.first) nearest = {used / limit, text};
   };
   consider(Cost(run, now), limits.max_cost,
-           absl::StrFormat("cost.max_cost %.2f %s", limits.max_cost, pricing_.currency()));
+           absl::StrFormat("cost.max_cost %.2f %s%s", limits.max_cost, pricing_.currency(),
+                           pricing_.free() ? " (the daemon's config sets no price)" : ""));
   consider(run.account.totals().energy_joules(), limits.max_joules,
            absl::StrFormat("cost.max_energy %g kWh", limits.max_joules / kJoulesPerKwh));
   consider(run.account.HeldSeconds(now.monotonic), limits.max_seconds,
@@ -133,8 +134,7 @@ void Coordinator::CheckLimits(Run& run, Live& live, Now now) {
   if (live.limit_tried_at != 0 && now.monotonic - live.limit_tried_at < kLimitAgainSeconds) return;
   std::string limit = LimitReached(run, SecondsToEnd(run), now);
   bool stop = run.spec.limits.stop;
-  const double ahead = RanksPerHour(run, now) * SecondsToEnd(run) / kSecondsPerHour;
-  if (limit.empty() && MonthIsSpent(Uncounted(now) + ahead)) {
+  if (limit.empty() && options_.budget.monthly > 0 && MonthIsSpent(UnitsToEnd(now))) {
     limit = MonthReason(now);
     stop = options_.budget.at_limit == config::LimitAction::kStop;
   }
@@ -166,12 +166,15 @@ int64_t Coordinator::AllMicros() const {
   return micros;
 }
 
-// Spent by the live runs since their accounts were last brought up to date.
-double Coordinator::Uncounted(Now now) const {
+// What the live runs have spent since their accounts were last brought up to date, and would still
+// spend if all were told to end now.
+double Coordinator::UnitsToEnd(Now now) const {
   double spent = 0;
   for (const auto& [id, live] : live_) {
     const Run& run = runs_.at(id);
-    spent += Cost(run, now) - Units(run.account.cost().total());
+    if (!run.has_processes) continue;
+    spent += Cost(run, now) - Units(run.account.cost().total()) +
+             RanksPerHour(run, now) * SecondsToEnd(run) / kSecondsPerHour;
   }
   return spent;
 }
@@ -180,24 +183,14 @@ int64_t Coordinator::MonthMicros() const {
   return AllMicros() - before_month_micros_;
 }
 
-void Coordinator::RestoreMonth(int64_t posted_micros, Now now) {
-  int64_t open = 0;
-  for (const auto& [id, live] : live_) {
-    for (const metrics::LedgerLine& line : runs_.at(id).account.OpenLines()) {
-      open += line.money.total();
-    }
-  }
-  month_ = MonthOf(now.unix);
-  before_month_micros_ = AllMicros() - posted_micros - open;
+bool Coordinator::MonthHasChanged(Now now) const {
+  return MonthOf(now.unix) != month_;
 }
 
-void Coordinator::FollowMonth(Now now) {
-  if (const int month = MonthOf(now.unix); month != month_) {
-    month_ = month;
-    before_month_micros_ = AllMicros();
-    month_warned_percent_ = 0;
-  }
-  WarnOfMonth();
+void Coordinator::SetMonth(int64_t spent_micros, Now now) {
+  month_ = MonthOf(now.unix);
+  before_month_micros_ = AllMicros() - spent_micros;
+  month_warned_percent_ = 0;
 }
 
 void Coordinator::WarnOfMonth() {

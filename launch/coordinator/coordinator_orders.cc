@@ -137,8 +137,11 @@ absl::StatusOr<std::string> Coordinator::Resume(Run& run, Now now) {
     case RunState::kPaused: {
       const std::string limit = LimitReached(run, SecondsToEnd(run), now);
       if (!limit.empty()) {
+        const std::string& saved = run.last_checkpoint.path;
         return absl::ResourceExhaustedError(absl::StrCat(
-            "cannot resume run ", run.spec.id, ": ", limit, "; submit a run with a higher limit"));
+            "cannot resume run ", run.spec.id, ": ", limit, "; submit a run with a higher limit",
+            saved.empty() ? "" : ", which may begin from its weights with model.pretrained=",
+            saved));
       }
       if (MonthIsSpent(0)) {
         return absl::ResourceExhaustedError(
@@ -235,7 +238,12 @@ void Coordinator::OrderDone(const std::string& id, int attempt, const OrderOutco
                             Now now) {
   Run* run = Current(id, attempt);
   if (run == nullptr) return;
-  if (outcome.checkpoint.ok) NoteCheckpoint(*run, outcome.checkpoint);
+  CheckpointFacts checkpoint = outcome.checkpoint;
+  if (checkpoint.ok) {
+    // Most were reported when they were written.
+    if (checkpoint.step > run->last_checkpoint.step) NoteCheckpoint(*run, checkpoint, now);
+    if (checkpoint.step == run->last_checkpoint.step) checkpoint = run->last_checkpoint;
+  }
   const auto it = std::find_if(run->orders.begin(), run->orders.end(),
                                [&](const Order& order) { return order.id == outcome.order_id; });
   if (it == run->orders.end()) return;
@@ -256,7 +264,7 @@ void Coordinator::OrderDone(const std::string& id, int attempt, const OrderOutco
       if (run->state == RunState::kPausing && Outstanding(*run, OrderKind::kPause).empty()) {
         Paused(*run, order.reason, now);
       } else {
-        FinishOrder(*run, order.id, absl::OkStatus(), outcome.step, outcome.checkpoint);
+        FinishOrder(*run, order.id, absl::OkStatus(), outcome.step, checkpoint);
       }
       break;
     case OrderKind::kResume:
@@ -266,7 +274,7 @@ void Coordinator::OrderDone(const std::string& id, int attempt, const OrderOutco
       FinishOrder(*run, order.id, absl::OkStatus(), outcome.step, {});
       break;
     case OrderKind::kCheckpoint:
-      FinishOrder(*run, order.id, absl::OkStatus(), outcome.step, outcome.checkpoint);
+      FinishOrder(*run, order.id, absl::OkStatus(), outcome.step, checkpoint);
       break;
     case OrderKind::kKill:
       break;

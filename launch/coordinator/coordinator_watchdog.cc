@@ -92,7 +92,7 @@ void Coordinator::Tick(Now now) {
     }
   }
   last_tick_ = now.monotonic;
-  FollowMonth(now);
+  WarnOfMonth();
 
   std::vector<std::string> ids;
   ids.reserve(live_.size());
@@ -135,6 +135,7 @@ void Coordinator::Watch(Run& run, Live& live, Now now) {
     if (at > live.hello_deadline) {
       run.kill_reason = "the coordinator ended while it started the attempt";
       Emit(Action::Kind::kKill, run);
+      CloseAccount(run, -1, run.account.counted_until(), now);
       EndAttempt(run, -1, run.kill_reason, now);
     }
     return;

@@ -57,6 +57,7 @@ std::string ToJson(const Run& run) {
                {"failed_step", run.failed_step},
                {"settled_step", run.settled_step},
                {"last_checkpoint", run.last_checkpoint},
+               {"told_checkpoint", run.told_checkpoint},
                {"crashes_in_a_row", run.crashes_in_a_row},
                {"restarts", run.restarts},
                {"retry_at", run.retry_at},
@@ -121,6 +122,7 @@ Run RunFromJson(const std::string& text, double shift) {
                     : AccountFromJson(json.at("account"), shift);
   // Stores of schema 1 lack these.
   run.checkpoint_costs = json.value("checkpoint_costs", std::vector<CheckpointCost>());
+  run.told_checkpoint = json.value("told_checkpoint", run.told_checkpoint);
   run.metric_points = json.value("metric_points", std::vector<MetricPoint>());
   run.warned_percent = json.value("warned_percent", 0);
   json.at("restarts_by_reason").get_to(run.restarts_by_reason);

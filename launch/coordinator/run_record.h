@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launch/coordinator/run_state.h"
@@ -123,6 +124,8 @@ struct Run {
   int64_t failed_step = 0;          // Where the last crashed attempt was; 0 = none open.
   int64_t settled_step = 0;         // After which the last pause or stop took effect.
   CheckpointFacts last_checkpoint;  // The newest good one.
+  // Step and success of the last one that this attempt told of.
+  std::pair<int64_t, bool> told_checkpoint{-1, false};
   int crashes_in_a_row = 0;
   int restarts = 0;
   double retry_at = 0;           // Recovering: when to launch again. 0 = once the gang is gone.

@@ -103,7 +103,6 @@ struct RunStore::Impl {
 
   SQLite::Database database;
   fs::path backup_dir;
-  bool upgraded = false;
 };
 
 RunStore::RunStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -142,7 +141,6 @@ absl::StatusOr<std::unique_ptr<RunStore>> RunStore::Open(const fs::path& file,
         db.exec(kLedgerSchema);
         db.exec(absl::StrCat("PRAGMA user_version=", kStoreVersion));
         transaction.commit();
-        impl->upgraded = true;
       }
     }
     return std::unique_ptr<RunStore>(new RunStore(std::move(impl)));
@@ -246,14 +244,11 @@ absl::StatusOr<std::vector<StoredRequest>> RunStore::FindRequestsOfOrder(
   }
 }
 
-bool RunStore::upgraded() const {
-  return impl_->upgraded;
-}
-
-absl::Status RunStore::UseCurrency(const std::string& currency) {
+absl::Status RunStore::UseCurrency(const std::string& currency, bool may_change) {
   try {
     SQLite::Database& db = impl_->database;
-    SQLite::Statement put(db, "INSERT OR IGNORE INTO meta VALUES('currency', ?)");
+    SQLite::Statement put(db, absl::StrCat("INSERT OR ", may_change ? "REPLACE" : "IGNORE",
+                                           " INTO meta VALUES('currency', ?)"));
     put.bind(1, currency);
     put.exec();
     const std::string used = Text(db.execAndGet("SELECT value FROM meta WHERE key = 'currency'"));

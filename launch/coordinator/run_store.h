@@ -97,11 +97,9 @@ class RunStore {
   /// Those that wait for this order.
   absl::StatusOr<std::vector<StoredRequest>> FindRequestsOfOrder(const std::string& order_id);
 
-  /// Was the file of schema 1 when it was opened?
-  bool upgraded() const;
-  /// The currency that the ledger is in; the first call decides. FAILED_PRECONDITION when it is
-  /// another one.
-  absl::Status UseCurrency(const std::string& currency);
+  /// The currency that the ledger is in from now on. FAILED_PRECONDITION when it was another one,
+  /// and not `may_change`.
+  absl::Status UseCurrency(const std::string& currency, bool may_change);
   /// Posted lines, summed up by run, rank, phase and day (of their end, UTC): `run` empty = of all
   /// runs; those that ended after `since_unix`. from_unix and to_unix are the day's first second.
   absl::StatusOr<std::vector<StoredLine>> SumLines(const std::string& run, double since_unix);

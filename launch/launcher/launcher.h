@@ -38,8 +38,9 @@ struct Gang {
 struct GangEnd {
   int exit_code = 0;   // config::TrainerExit where a trainer said so; 128 + signal; -1 = unknown.
   std::string reason;  // "rank 1 was killed by signal 9", …
-  // CLOCK_MONOTONIC seconds, where it ended while nobody watched; 0 = just now.
-  double ended_at = 0;
+  // CLOCK_MONOTONIC seconds, where it ended while nobody watched; nothing = just now. Of an earlier
+  // boot it is negative.
+  std::optional<double> ended_at = std::nullopt;
 };
 
 // What a stopped or hanging gang looks like from outside.

@@ -132,18 +132,20 @@ bool Supervisor::Post(std::function<void(Now)> handle, std::function<void()> ref
 }
 
 void Supervisor::Loop() {
-  while (HandleEvents()) {
+  // A look at the runs comes first: whoever asks after a restart must not hear of less than before.
+  do {
     const Now now = ReadClocks();
     if (now.monotonic - polled_at_ >= kPollSeconds) {
       polled_at_ = now.monotonic;
       PollGangs(now);
       ReadBoards(now);
       DropCancelled();
+      if (coordinator_.MonthHasChanged(now)) NewMonth(now);
       coordinator_.Tick(now);
       Backup();
     }
     RunActions();
-  }
+  } while (HandleEvents());
   Finish();
 }
 
@@ -227,9 +229,7 @@ void Supervisor::PollGangs(Now now) {
                  one.end.reason);
     const config::RunDirectory directory(one.run_dir);
     GangEnd end = one.end;
-    const double last = LastLook(one.run, one.attempt, now);
-    // At the first look after a start of the daemon the end may be long ago.
-    if (polled_first_) end.ended_at = last;
+    end.ended_at = LastLook(one.run, one.attempt, now);
     coordinator_.GangEnded(one.run, one.attempt, end, NewestCheckpointStep(directory.checkpoints()),
                            now);
   }

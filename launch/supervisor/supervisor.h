@@ -201,7 +201,7 @@ class Supervisor {
   void ReadBoards(Now now);
   void ReadBoard(const std::string& id, int attempt, Now now);
   void WatchRanks(const Run& run, const std::vector<config::RankState>& board, Now now);
-  double LastLook(const std::string& id, int attempt, Now now);
+  std::optional<double> LastLook(const std::string& id, int attempt, Now now);
   static std::vector<config::RankState> BoardOf(const Run& run);
   std::vector<metrics::RankUsage> UsageOf(const Run& run,
                                           const std::vector<config::RankState>& board, Now now);
@@ -215,6 +215,7 @@ class Supervisor {
   void LookAtGpus();
   absl::Status LoadLedger(std::vector<Run>& runs, Now now);
   absl::Status LoadMonth(Now now);
+  void NewMonth(Now now);
   absl::StatusOr<std::vector<StoredLine>> AllLines(const std::string& run, double since_unix);
   void DropCancelled();
 

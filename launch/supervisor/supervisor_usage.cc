@@ -49,9 +49,10 @@ metrics::RankUsage FromBoard(const RankState& rank, double now) {
   usage.dataset_bytes = rank.loaded_bytes;
   // The open phase counts while somebody is in it; what a dead rank did last is not known.
   const double open = std::max(0.0, now - rank.entered_seconds);
+  if (!IsAlive(rank.pid, rank.start_time_ticks)) return usage;
   if (IsUnsettled(rank.open_phase)) {
     usage.unsettled_seconds += open;
-  } else if (IsAlive(rank.pid, rank.start_time_ticks)) {
+  } else {
     usage.phase_seconds[static_cast<size_t>(rank.open_phase)] += open;
   }
   return usage;
@@ -288,37 +289,60 @@ void Supervisor::ReadBoard(const std::string& id, int attempt, Now now) {
   coordinator_.Observed(id, attempt, facts, now);
 }
 
-// The last look at an attempt whose processes are gone: what its ranks told before, and when they
-// last did.
-double Supervisor::LastLook(const std::string& id, int attempt, Now now) {
+// The last look at an attempt whose processes are gone: counts what its ranks told before. At the
+// first look after a start of the daemon that may be long ago, in another boot even; then it is
+// said when.
+std::optional<double> Supervisor::LastLook(const std::string& id, int attempt, Now now) {
   const Run* run = coordinator_.Find(id);
-  if (run == nullptr || run->attempt != attempt) return 0;
-  const std::vector<RankState> ranks = BoardOf(*run);
-  coordinator_.Used(id, attempt, UsageOf(*run, ranks, now), now);
+  if (run == nullptr || run->attempt != attempt) return std::nullopt;
+  const std::vector<metrics::RankUsage> usage = UsageOf(*run, BoardOf(*run), now);
+  const double lived = run->account.LivedUntil(usage);
+  std::optional<double> ended_at;
+  Now end = now;
+  if (polled_first_ && now.monotonic - lived > kUnwatchedSeconds) {
+    ended_at = lived;
+    end = {lived, now.unix - (now.monotonic - lived)};
+  }
+  coordinator_.Used(id, attempt, usage, end);
   watches_.erase(id);
   meters_.erase(id);
-  double last = 0;
-  for (const RankState& rank : ranks) last = std::max(last, rank.updated_seconds);
-  return last > 0 && now.monotonic - last > kUnwatchedSeconds ? last : 0;
+  return ended_at;
 }
 
 // --- The ledger.
 
 absl::Status Supervisor::LoadLedger(std::vector<Run>& runs, Now now) {
   const metrics::Pricing& pricing = coordinator_.pricing();
-  if (absl::Status status = store_->UseCurrency(pricing.currency()); !status.ok()) return status;
-  if (!store_->upgraded()) return absl::OkStatus();
-  for (Run& run : runs) run.account.PriceOpenLines({now.monotonic, now.unix}, pricing);
+  const bool spent = std::any_of(runs.begin(), runs.end(), [](const Run& run) {
+    return run.account.cost() != metrics::Money();
+  });
+  const absl::Status status = store_->UseCurrency(pricing.currency(), /*may_change=*/!spent);
+  if (!status.ok()) return status;
+  for (Run& run : runs) {
+    if (!run.account.unpriced()) continue;
+    const double at = run.ended_unix > 0 ? run.ended_unix : now.unix;
+    run.account.PriceOpenLines({now.monotonic, at}, pricing);
+    dirty_.insert(run.spec.id);  // Once, also for runs that have ended.
+  }
   return absl::OkStatus();
 }
 
 absl::Status Supervisor::LoadMonth(Now now) {
-  const auto lines = store_->SumLines("", MonthBegan(now.unix));
+  const auto lines = AllLines("", MonthBegan(now.unix));
   if (!lines.ok()) return lines.status();
   int64_t micros = 0;
   for (const StoredLine& stored : *lines) micros += stored.line.money.total();
-  coordinator_.RestoreMonth(micros, now);
+  coordinator_.SetMonth(micros, now);
   return absl::OkStatus();
+}
+
+// Another month: it began, or the clock was set.
+void Supervisor::NewMonth(Now now) {
+  const absl::Status status = LoadMonth(now);
+  if (status.ok()) return;
+  ++store_errors_;
+  spdlog::error("the monthly budget counts from now on: {}", std::string(status.message()));
+  coordinator_.SetMonth(0, now);
 }
 
 absl::StatusOr<std::vector<StoredLine>> Supervisor::AllLines(const std::string& run,

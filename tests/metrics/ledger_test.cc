@@ -179,6 +179,47 @@ TEST(LedgerTest, MeteredEnergyIsSpreadAsTheTimeWas) {
   EXPECT_NEAR(account.watts(), 100, 1e-9);
 }
 
+TEST(LedgerTest, PowerIsOfTheLastLookWhateverEnergyWaitsForItsPhase) {
+  Account account;
+  const Pricing pricing = OneASecond();
+  account.Switch(Interval::kAttempt, 1, 1, At(0), pricing);
+  RankUsage usage = Told({{Phase::kForward, 1}});
+  usage.joules = 300;
+  account.Observe({usage}, At(1), pricing);
+  for (int second = 2; second <= 10; ++second) {  // In one long reduce.
+    usage.unsettled_seconds = second - 1;
+    account.Observe({usage}, At(second), pricing);
+    EXPECT_NEAR(account.watts(), 300, 1e-9);
+  }
+  account.Switch(Interval::kIdle, 1, 1, At(10), pricing);
+  EXPECT_NEAR(account.totals().energy_joules(), 3000, 1e-3);
+}
+
+TEST(LedgerTest, LongTimesAtGreatPricesDoNotOverflow) {
+  const Pricing pricing({.per_rank_hour = 1e9}, "host");
+  Account account;
+  account.Switch(Interval::kAttempt, 1, 1, At(0), pricing);
+  account.Observe({Told({{Phase::kForward, 10}})}, At(10), pricing);
+  const double day = 86400;  // The daemon was down for so long.
+  account.Observe({Told({{Phase::kForward, day}})}, At(day), pricing);
+  EXPECT_NEAR(Cost(account), 24e9, 1);
+  account.Observe({Told({{Phase::kForward, 1e300}})}, At(day + 1), pricing);
+  EXPECT_DOUBLE_EQ(Sum(account.totals().seconds), day + 1);
+}
+
+TEST(LedgerTest, AnAttemptLivedAtLeastAsLongAsItsRanksTell) {
+  Account account;
+  const Pricing pricing = OneASecond();
+  account.Switch(Interval::kAttempt, 1, 2, At(100), pricing);
+  const RankUsage early = Told({{Phase::kForward, 3}});
+  account.Observe({early, early}, At(105), pricing);  // 2 s until the ranks' own account began.
+  RankUsage late = Told({{Phase::kForward, 20}});
+  late.unsettled_seconds = 1;
+  EXPECT_DOUBLE_EQ(account.LivedUntil({early, early}), 105);
+  EXPECT_DOUBLE_EQ(account.LivedUntil({early, late}), 100 + 2 + 21);
+  EXPECT_DOUBLE_EQ(Account::Load(account.state(), -5000).LivedUntil({early, late}), 123 - 5000);
+}
+
 TEST(LedgerTest, TheHourOfTheDayDecidesThePrice) {
   config::PriceConfig prices;
   prices.per_rank_hour = 1;
@@ -196,6 +237,8 @@ TEST(LedgerTest, TheHourOfTheDayDecidesThePrice) {
   EXPECT_EQ(pricing.HardwarePerHour("NVIDIA H200", midnight + 6 * 3600), 4);
   EXPECT_EQ(pricing.HardwarePerHour("NVIDIA H200", midnight + 22 * 3600), 2);
   EXPECT_EQ(pricing.HardwarePerHour("cpu", midnight), 1);
+  EXPECT_TRUE(WithinHours("08:00-08:00", midnight)) << "a whole day";
+  EXPECT_TRUE(WithinHours("00:00-24:00", midnight + 86399));
   EXPECT_EQ(Pricing(prices, "other").HardwarePerHour("NVIDIA H200", midnight), 4);
   // Two hours of it cheap, one dear.
   EXPECT_NEAR(pricing.HardwarePerHour("NVIDIA H200", midnight + 4 * 3600, midnight + 7 * 3600),

@@ -80,6 +80,7 @@ TEST_F(CostTest, WrongUseIsToldWithWhatIsExpected) {
   const Result day = Cost({"--since", "yesterday"});
   EXPECT_EQ(day.code, 2);
   EXPECT_THAT(day.err, HasSubstr("YYYY-MM-DD"));
+  EXPECT_EQ(Cost({"--since", "2026-02-31"}).code, 2);
   EXPECT_EQ(Cost({"--by", "colour"}).code, 2);
   const Result other = RunToEnd({LOCKSTEP_PROGRAM, "list", "-o", "csv"},
                                 {.environment = {{"LOCKSTEP_SOCKET", coordinator_.socket()}}});

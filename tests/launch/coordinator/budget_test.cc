@@ -81,6 +81,21 @@ TEST(BudgetTest, AWarningComesOnceAtEightyAndOnceAtNinetyFivePercent) {
   EXPECT_NEAR(m->NearestLimit(m.run("a"), m.now()).first, 0.97, 0.01);
 }
 
+TEST(BudgetTest, ALimitThatCannotBeReachedForWantOfPricesSaysSo) {
+  CoordinatorOptions options;
+  options.random = [] { return uint64_t{1}; };
+  RunSpec spec = Machine::Spec("a");
+  spec.limits.max_cost = 5;
+  for (const double price : {0.0, 1.0}) {
+    options.price.devices.resize(1);
+    options.price.devices[0].per_hour = price;
+    Coordinator coordinator(options);
+    ASSERT_TRUE(coordinator.Submit(spec, {1, 1e9}).ok());
+    const std::string limit = coordinator.NearestLimit(*coordinator.Find("a"), {1, 1e9}).second;
+    EXPECT_EQ(limit.find("sets no price") != std::string::npos, price == 0) << limit;
+  }
+}
+
 TEST(BudgetTest, AMonthThatIsSpentPausesEveryRunAndNothingStartsUntilTheNext) {
   Machine m(4, 1, {.monthly = 50, .at_limit = config::LimitAction::kPause});
   m.Run("a");
@@ -115,8 +130,57 @@ TEST(BudgetTest, TheMonthIsRememberedOverARestartOfTheDaemon) {
   const int64_t spent = m->MonthMicros();
   EXPECT_NEAR(1e-6 * static_cast<double>(spent), 30, 0.1);
   m.Restart({RunFromJson(ToJson(m.run("a")), 0)});
-  m->RestoreMonth(m.posted_micros(), m.now());
+  m->SetMonth(m.line_micros(), m.now());
   EXPECT_EQ(m->MonthMicros(), spent);
+}
+
+TEST(BudgetTest, AClockThatIsSetToAnotherMonthAsksForThatMonthsLines) {
+  Machine m(4, 1, {.monthly = 50, .at_limit = config::LimitAction::kPause});
+  m.Run("a");
+  m.Pass(1);
+  EXPECT_FALSE(m->MonthHasChanged(m.now()));
+  const Now before{m.now().monotonic, 0};  // A host that comes up in 1970.
+  EXPECT_TRUE(m->MonthHasChanged(before));
+  m->SetMonth(0, before);
+  EXPECT_TRUE(m->MonthHasChanged(m.now()));
+  m->SetMonth(60'000'000, m.now());
+  m.Pass(1);
+  EXPECT_EQ(m.state("a"), RunState::kPausing) << "the month was spent, whatever the clock said";
+}
+
+TEST(BudgetTest, TheMonthLeavesRoomForEveryRunToEnd) {
+  Machine m(4, 1, {.monthly = 100, .at_limit = config::LimitAction::kPause});
+  for (const char* id : {"a", "b"}) {
+    m.Run(id);
+    CheckpointFacts checkpoint;
+    checkpoint.step = 1;
+    checkpoint.write_seconds = 10;
+    checkpoint.ok = true;
+    m->CheckpointWritten(id, 1, checkpoint, m.now());
+    m.Settle();
+  }
+  m.Pass(38, 0.1);  // Two a second; eleven seconds of both are 22 more.
+  EXPECT_EQ(m.state("a"), RunState::kRunning);
+  m.Pass(1.5, 0.1);
+  EXPECT_EQ(m.state("a"), RunState::kPausing);
+  EXPECT_EQ(m.state("b"), RunState::kPausing);
+}
+
+TEST(BudgetTest, WhoWaitsForSlotsAfterTheMonthBeganSaysSo) {
+  Machine m(1, 1, {.monthly = 50, .at_limit = config::LimitAction::kPause});
+  m.Tick();
+  m->SetMonth(60'000'000, m.now());
+  m.Submit("first");
+  m.Submit("second");
+  m.Submit("third");
+  for (const char* id : {"first", "second", "third"}) {
+    EXPECT_EQ(m.run(id).reason.rfind("budget: ", 0), 0u) << m.run(id).reason;
+  }
+  m.Skip(23 * 86400);
+  m.Tick();
+  EXPECT_EQ(m.state("first"), RunState::kStarting);
+  EXPECT_EQ(m.run("second").reason, "waits for slots");
+  EXPECT_EQ(m.run("third").reason, "waits for slots");
 }
 
 TEST(BudgetTest, ARunEndsWhenTheNextPercentWouldCostTooMuch) {

@@ -104,8 +104,7 @@ class Machine {
     const double until = now_ + seconds;
     while (now_ < until) {
       now_ = std::min(until, now_ + tick);
-      coordinator_->Tick(now());
-      Settle();
+      Tick();
     }
   }
   void SetBadSlots(std::map<int, std::string> slots) {
@@ -117,6 +116,7 @@ class Machine {
   /// Time passes and nobody ticks.
   void Skip(double seconds) { now_ += seconds; }
   void Tick() {
+    if (coordinator_->MonthHasChanged(now())) coordinator_->SetMonth(0, now());
     coordinator_->Tick(now());
     Settle();
   }
@@ -128,10 +128,13 @@ class Machine {
     Settle();
   }
 
-  /// What the lines of the ledger handed out so far cost.
-  int64_t posted_micros() const {
+  /// What the lines of the ledger cost, those handed out so far and the open ones.
+  int64_t line_micros() const {
     int64_t micros = 0;
     for (const auto& [id, books] : books_) micros += books.money.total();
+    for (const auto& [id, run] : coordinator_->runs()) {
+      for (const auto& line : run.account.OpenLines()) micros += line.money.total();
+    }
     return micros;
   }
 

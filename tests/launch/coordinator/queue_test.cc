@@ -92,7 +92,7 @@ TEST(QueueTest, AfterARestartWithFewerSlotsARunThatIsTooLargeDoesNotBlockTheOthe
   }
   Machine after(2);
   after->Restore(stored, after.now());
-  after.Settle();
+  after.Tick();
   EXPECT_EQ(after.state("large"), RunState::kQueued);
   EXPECT_NE(after.run("large").reason.find("needs 4 slots"), std::string::npos);
   EXPECT_EQ(after.state("small"), RunState::kStarting);

@@ -33,6 +33,101 @@ TEST(RecoveryTest, BackoffDoublesWithJitterUpToTheBound) {
   }
 }
 
+// What is stored while 10 s of the run's only attempt were counted, as the next boot reads it 5,000
+// seconds later.
+launch::Run AfterAReboot(Machine& m) {
+  m.Pass(10);
+  metrics::RankUsage usage;
+  usage.known = true;
+  usage.phase_seconds[static_cast<size_t>(Phase::kForward)] = 10;
+  m->Used("a", 1, {usage}, m.now());
+  m.Settle();
+  return RunFromJson(ToJson(m.run("a")), -5000);
+}
+
+double Seconds(const Machine& m, Phase phase) {
+  return m.run("a").account.totals().seconds[static_cast<size_t>(phase)];
+}
+
+double Cost(const Machine& m) {
+  return 1e-6 * static_cast<double>(m.run("a").account.cost().total());
+}
+
+TEST(RecoveryTest, TheTimeInWhichTheHostWasOffIsNotPaidFor) {
+  Machine m;
+  m.Run(Restarting(3));
+  m.Restart({AfterAReboot(m)});
+  GangEnd end{-1, "the host went down"};
+  end.ended_at = m.run("a").account.counted_until();
+  ASSERT_LT(*end.ended_at, 0);
+  m->GangEnded("a", 1, end, 0, m.now());
+  m.Settle();
+  ASSERT_EQ(m.state("a"), RunState::kRecovering);
+  EXPECT_NEAR(Cost(m), 10, 1e-3);
+  m.Tick();
+  EXPECT_NEAR(Seconds(m, Phase::kPaused), 5000, 1e-3);
+  EXPECT_NEAR(m.run("a").account.HeldSeconds(m.now().monotonic), 10, 1e-3);
+  const double wait = m.run("a").retry_at - m.now().monotonic;
+  m.Pass(wait, 0.1);
+  EXPECT_NEAR(Cost(m), 10 + wait, 1e-3) << "from here on its slots are held again";
+}
+
+TEST(RecoveryTest, NobodyHoldsTheSlotsOfARunThatRecoversWhileThereIsNoDaemon) {
+  Machine m;
+  m.Run(Restarting(3));
+  m.End("a", 137, "rank 1 was killed by signal 9");
+  m.Tick();
+  const double before = Cost(m);
+  m.Restart({RunFromJson(ToJson(m.run("a")), -5000)});
+  EXPECT_EQ(m.state("a"), RunState::kRecovering);
+  m.Tick();
+  EXPECT_NEAR(Cost(m), before, 1e-3);
+  EXPECT_NEAR(Seconds(m, Phase::kPaused), 5000, 1e-3);
+}
+
+TEST(RecoveryTest, AnEndThatLooksEarlierThanWhatWasCountedCountsNothingTwice) {
+  Machine m;
+  m.Run(Restarting(3));
+  m.Restart({AfterAReboot(m)});
+  GangEnd end{137, "killed"};
+  end.ended_at = -4'000'000;
+  m->GangEnded("a", 1, end, 0, m.now());
+  m.Settle();
+  EXPECT_NEAR(Cost(m), 10, 1e-3);
+  EXPECT_NEAR(metrics::Sum(m.run("a").account.totals().seconds), 5010, 1e-3);
+}
+
+TEST(RecoveryTest, ACheckpointThatIsToldAgainAfterTheDaemonRestartedIsCountedOnce) {
+  Machine m;
+  m.Run(Restarting(3));
+  m.Pass(5);
+  m.Checkpoint("a", 10);
+  m.Checkpoint("a", 20);
+  m.Restart({RunFromJson(ToJson(m.run("a")), 0)});
+  m.Checkpoint("a", 10);
+  m.Checkpoint("a", 20);
+  EXPECT_EQ(m.run("a").checkpoints_ok, 2);
+  m.End("a", 137);
+  m.Pass(5);
+  ASSERT_TRUE(m.Hello("a").ok());
+  m.Checkpoint("a", 20);
+  EXPECT_EQ(m.run("a").checkpoints_ok, 3) << "another attempt writes it again";
+}
+
+TEST(RecoveryTest, AnOrderForACheckpointKeepsWhenItWasWrittenAndWhatItHadCost) {
+  Machine m;
+  m.Run("a");
+  m.Pass(7);
+  const auto order = m.Command("a", OrderKind::kCheckpoint);
+  ASSERT_TRUE(order.ok());
+  m.Checkpoint("a", 10);
+  const double written = m.now().unix;
+  m.Pass(1);
+  m.Done("a", *order, "", 10);
+  EXPECT_EQ(m.run("a").last_checkpoint.at_unix, written);
+  EXPECT_NEAR(1e-6 * static_cast<double>(m.run("a").last_checkpoint.cost_micros), 7, 1e-3);
+}
+
 TEST(RecoveryTest, TooManyCrashesInARowFailWithTheLastReason) {
   Machine m;
   m.Run(Restarting(3));

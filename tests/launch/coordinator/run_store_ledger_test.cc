@@ -64,10 +64,11 @@ TEST_F(RunStoreTest, TheLedgerIsSummedUpByRunRankPhaseAndDayAndIsOnlyAddedTo) {
 }
 
 TEST_F(RunStoreTest, TheLedgerHasOneCurrency) {
-  EXPECT_TRUE(MustOpen()->UseCurrency("EUR").ok());
+  EXPECT_TRUE(MustOpen()->UseCurrency("USD", true).ok());
+  EXPECT_TRUE(MustOpen()->UseCurrency("EUR", true).ok()) << "nothing was spent in the other";
   auto store = MustOpen();
-  EXPECT_TRUE(store->UseCurrency("EUR").ok());
-  const absl::Status other = store->UseCurrency("USD");
+  EXPECT_TRUE(store->UseCurrency("EUR", false).ok());
+  const absl::Status other = store->UseCurrency("USD", false);
   EXPECT_EQ(other.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_NE(other.message().find("EUR"), std::string::npos) << other;
 }
@@ -98,15 +99,19 @@ TEST_F(RunStoreTest, AFileFromBeforeTheLedgerIsUpgradedAndItsClocksBecomeAccount
     db.exec("PRAGMA user_version=1");
   }
   auto store = MustOpen();
-  EXPECT_TRUE(store->upgraded());
   auto runs = store->LoadRuns({1000, 1e9, "boot"});
   ASSERT_TRUE(runs.ok()) << runs.status();
   metrics::Account& account = (*runs)[0].run.account;
+  EXPECT_TRUE(account.unpriced());
   account.PriceOpenLines({1000, 1e9}, metrics::Pricing({.per_rank_hour = 3600}, "host"));
+  EXPECT_FALSE(account.unpriced());
   EXPECT_DOUBLE_EQ(metrics::Sum(account.totals().seconds), 100);
   EXPECT_EQ(account.cost().total(), 3 * 50'000'000) << "three ranks held slots for 50 s";
-  store.reset();
-  EXPECT_FALSE(MustOpen()->upgraded());
+  int64_t posted = 0;
+  for (const metrics::LedgerLine& line : account.TakeLines()) posted += line.money.total();
+  EXPECT_EQ(posted, account.cost().total());
+  ASSERT_TRUE(store->Commit(BatchOf((*runs)[0])).ok());
+  EXPECT_FALSE((*store->LoadRuns({1000, 1e9, "boot"}))[0].run.account.unpriced());
 }
 
 }  // namespace
