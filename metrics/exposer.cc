@@ -25,21 +25,21 @@ namespace {
 
 class SnapshotCollectable : public prometheus::Collectable {
  public:
-  explicit SnapshotCollectable(std::function<Snapshot()> snapshot)
-      : snapshot_(std::move(snapshot)) {}
+  explicit SnapshotCollectable(Exposer::Source snapshot) : snapshot_(std::move(snapshot)) {}
 
   std::vector<prometheus::MetricFamily> Collect() const override {
     // An exception here would leave a thread of the web server and end the daemon; telemetry that
     // fails must not. Prometheus sees it as absent series.
     try {
-      return Families(snapshot_());
+      const std::optional<Snapshot> snapshot = snapshot_();
+      if (snapshot) return Families(*snapshot);
     } catch (const std::exception&) {
-      return {};
     }
+    return {};
   }
 
  private:
-  std::function<Snapshot()> snapshot_;
+  Exposer::Source snapshot_;
 };
 
 // The web server would take "9464" as every address of the host, and "+9464", "80,81" or "443s" as
@@ -91,7 +91,7 @@ struct Exposer::Impl {
 };
 
 absl::StatusOr<std::unique_ptr<Exposer>> Exposer::Start(const std::string& address,
-                                                        std::function<Snapshot()> snapshot) {
+                                                        Source snapshot) {
   if (absl::Status status = CheckAddress(address); !status.ok()) return status;
   auto impl = std::make_unique<Impl>();
   impl->collectable = std::make_shared<SnapshotCollectable>(std::move(snapshot));

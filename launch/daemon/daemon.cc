@@ -166,14 +166,16 @@ absl::Status Daemon::Parts::TakeFolder(config::CoordinatorConfig& config) {
 
 absl::Status Daemon::Parts::StartMetrics(const config::CoordinatorConfig& config) {
   if (config.metrics_address.empty()) return absl::OkStatus();
-  auto started = metrics::Exposer::Start(config.metrics_address, [this] {
+  const auto sample = [this]() -> std::optional<metrics::Snapshot> {
     // Scraped before there is anything to show.
-    if (!serving) return metrics::Snapshot();
-    metrics::Snapshot snapshot = supervisor->Sample();
-    rpcs.Show(snapshot);
-    if (log_messages) snapshot.log_messages = log_messages();
+    if (!serving) return std::nullopt;
+    std::optional<metrics::Snapshot> snapshot = supervisor->Sample();
+    if (!snapshot) return std::nullopt;
+    rpcs.Show(*snapshot);
+    if (log_messages) snapshot->log_messages = log_messages();
     return snapshot;
-  });
+  };
+  auto started = metrics::Exposer::Start(config.metrics_address, sample);
   if (!started.ok()) {
     const bool taken = absl::IsUnavailable(started.status());
     return absl::InvalidArgumentError(

@@ -303,6 +303,8 @@ metrics::RunSample ToSample(const Run& run, const v1::Progress& totals,
   sample.checkpoint_last_success_timestamp_seconds = run.last_checkpoint.at_unix;
   sample.restarts = run.restarts_by_reason;
   sample.lost_steps = run.lost_steps;
+  sample.loaded_samples = run.read_before.samples + run.read.samples;
+  sample.corrupt_samples = run.read_before.replaced + run.read.replaced;
   sample.recovery_duration = ToMetrics(run.recovery_counts, run.recovery_sum);
 
   FillSpending(run, context, sample);

@@ -370,8 +370,6 @@ metrics::Snapshot Supervisor::MakeSample(Now now) const {
       // Rank 0 also tells of itself over its link.
       shown = rank == 0 ? std::max(shown, heard) : heard;
     }
-    sample.loaded_samples = detail.loaded_samples;
-    sample.corrupt_samples = detail.replaced_samples;
     const auto watch = watches_.find(run->spec.id);
     if (watch != watches_.end() && watch->second.straggler().rank >= 0) {
       const Straggler& straggler = watch->second.straggler();

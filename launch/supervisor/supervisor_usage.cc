@@ -104,6 +104,15 @@ std::vector<double> LastHeard(const std::vector<RankState>& ranks, double now) {
   return heard;
 }
 
+DataRead ReadOf(const std::vector<RankState>& ranks) {
+  DataRead read;
+  for (const RankState& rank : ranks) {
+    read.samples += rank.loaded_samples;
+    read.replaced += rank.replaced_samples;
+  }
+  return read;
+}
+
 }  // namespace
 
 // The GPU of a rank; empty = it trains on the CPU.
@@ -254,6 +263,7 @@ void Supervisor::ReadBoard(const std::string& id, int attempt, Now now) {
   const Run* run = coordinator_.Find(id);
   if (run == nullptr || run->attempt != attempt) return;
   const std::vector<RankState> ranks = BoardOf(*run);
+  coordinator_.DataWasRead(id, attempt, ReadOf(ranks));
   coordinator_.Used(id, attempt, UsageOf(*run, ranks, now), now);
   WatchRanks(*run, ranks, now);
   const RankState* behind = nullptr;
@@ -268,11 +278,6 @@ void Supervisor::ReadBoard(const std::string& id, int attempt, Now now) {
   }
   Detail& detail = details_[id];
   detail.heard = LastHeard(ranks, now.monotonic);
-  detail.loaded_samples = detail.replaced_samples = 0;
-  for (const RankState& rank : ranks) {
-    detail.loaded_samples += rank.loaded_samples;
-    detail.replaced_samples += rank.replaced_samples;
-  }
   if (behind == nullptr) return;
   facts.step = behind->step;
   facts.phase = behind->phase;
@@ -285,6 +290,7 @@ double Supervisor::LastLook(const std::string& id, int attempt, Now now) {
   const Run* run = coordinator_.Find(id);
   if (run == nullptr || run->attempt != attempt) return 0;
   const std::vector<RankState> ranks = BoardOf(*run);
+  coordinator_.DataWasRead(id, attempt, ReadOf(ranks));
   coordinator_.Used(id, attempt, UsageOf(*run, ranks, now), now);
   watches_.erase(id);
   meters_.erase(id);

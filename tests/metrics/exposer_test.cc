@@ -109,6 +109,15 @@ TEST(Exposer, OutlivesASnapshotThatThrows) {
   EXPECT_NE(Get((*exposer)->port(), "/metrics").find(" 200 "), std::string::npos);
 }
 
+// Zeros would be read as measurements, and as counters that began anew.
+TEST(Exposer, ShowsNothingWhereNobodyCanTell) {
+  auto exposer = Exposer::Start("127.0.0.1:0", [] { return std::nullopt; });
+  ASSERT_TRUE(exposer.ok()) << exposer.status();
+  const std::string answer = Get((*exposer)->port(), "/metrics");
+  EXPECT_NE(answer.find(" 200 "), std::string::npos) << answer;
+  EXPECT_EQ(answer.find("lockstep_"), std::string::npos) << answer;
+}
+
 // The web server adds families of its own to every scrape; they have to pass too.
 TEST(Exposer, AWholeScrapePassesPromtool) {
   if (std::system("command -v promtool >/dev/null 2>&1") != 0) {

@@ -365,7 +365,7 @@ TEST_F(ServiceTest, PhasesSumToTheWallTimeAndTheirCostToTheCost) {
   second->Progress(8);
   second->End(TrainerExit::kCompleted, "");
   const v1::Run run = AwaitState(id, v1::RUN_STATE_COMPLETED);
-  const metrics::Snapshot snapshot = supervisor_->Sample();
+  const metrics::Snapshot snapshot = AwaitSample();
   ASSERT_EQ(snapshot.runs.size(), 1u);
   const metrics::RunSample& sample = snapshot.runs[0];
   const double wall = static_cast<double>(run.ended().seconds() - run.started().seconds()) +
