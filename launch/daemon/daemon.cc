@@ -213,6 +213,8 @@ absl::Status Daemon::Parts::StartSupervisor(const DaemonOptions& options) {
   supervision.socket = socket;
   supervision.version = options.version;
   supervision.git_sha = options.git_sha;
+  supervision.torch = options.torch;
+  supervision.nccl = options.nccl;
   Launcher* launcher = options.launcher;
   if (launcher == nullptr) {
     MpirunOptions mpirun_options;

@@ -21,6 +21,8 @@
 #ifndef LOCKSTEP_VERSION
 #define LOCKSTEP_VERSION "unknown"
 #define LOCKSTEP_GIT_SHA ""
+#define LOCKSTEP_TORCH_VERSION ""
+#define LOCKSTEP_NCCL_VERSION ""
 #endif
 
 namespace {
@@ -114,6 +116,8 @@ int Serve(const Arguments& arguments) {
   options.log_messages = [log_counter] { return log_counter->Counts(); };
   options.version = LOCKSTEP_VERSION;
   options.git_sha = LOCKSTEP_GIT_SHA;
+  options.torch = LOCKSTEP_TORCH_VERSION;
+  options.nccl = LOCKSTEP_NCCL_VERSION;
   options.shut_down = [] { Wake(0); };
   if (std::string problem = Load(arguments, options.config); !problem.empty()) {
     return Fail(ExitCode::kUsage, problem);

@@ -324,6 +324,8 @@ metrics::Snapshot Supervisor::MakeSample(Now now) const {
   metrics::Snapshot snapshot;
   snapshot.version = options_.version;
   snapshot.git_sha = options_.git_sha;
+  snapshot.torch = options_.torch;
+  snapshot.nccl = options_.nccl;
   snapshot.start_time_seconds = started_unix_;
   snapshot.currency = options_.coordinator.price.currency;
   snapshot.store_errors = store_errors_;
@@ -338,6 +340,12 @@ metrics::Snapshot Supervisor::MakeSample(Now now) const {
   snapshot.watchdog_fired = coordinator_.watchdog_fired();
   for (int i = 0; i < kRunStateCount; ++i) {
     snapshot.runs_by_state[StateName(static_cast<RunState>(i))] = 0;
+  }
+  for (int from = 0; from < kRunStateCount; ++from) {
+    for (int to = 0; to < kRunStateCount; ++to) {
+      const auto [left, entered] = std::make_pair(RunState(from), RunState(to));
+      if (IsLegal(left, entered)) snapshot.transitions[{StateName(left), StateName(entered)}] = 0;
+    }
   }
   for (const auto& [change, count] : coordinator_.transitions()) {
     snapshot.transitions[{StateName(change.first), StateName(change.second)}] = count;
@@ -362,7 +370,8 @@ metrics::Snapshot Supervisor::MakeSample(Now now) const {
     const Detail& detail = details_.at(run->spec.id);
     metrics::RunSample& sample = snapshot.runs.emplace_back(
         ToSample(*run, detail.totals, detail.progress,
-                 {coordinator_, now, detail.last_report_unix, detail.last_step_unix}));
+                 {coordinator_, now, detail.last_report_unix, detail.last_step_unix,
+                  run->has_processes && !run->held && run->progress_attempt == run->attempt}));
     for (size_t rank = 0; rank < std::min(sample.ranks.size(), detail.heard.size()); ++rank) {
       if (detail.heard[rank] <= 0) continue;
       const double heard = now.unix - (now.monotonic - detail.heard[rank]);
