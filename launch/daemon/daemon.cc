@@ -79,8 +79,11 @@ bool IsLoopback(const std::string& host) {
 std::string PortTaken(const char* setting, const std::string& address) {
   const auto split = SplitAddress(address);
   const std::string owner = split ? PortOwner(split->second) : std::string();
-  return absl::StrCat(setting, " ", address, ": port ", split ? split->second : 0, " is in use",
-                      owner.empty() ? "" : " by ", owner);
+  return absl::StrCat(setting, " ", address, " cannot be served: ",
+                      owner.empty() ? "is the address one of this host's, and the port free?"
+                                    : absl::StrCat("port ", split->second, " is in use by ", owner),
+                      " (--set ", setting, "=127.0.0.1:PORT takes another, --set '", setting,
+                      "=\"\"' none)");
 }
 
 ExitCode ExitFor(const absl::Status& status) {
