@@ -130,6 +130,14 @@ TEST_F(TopTest, ALineThatFillsTheWidthKeepsItsLastLetter) {
   EXPECT_EQ(out[rest - 1], '\n') << "what is below is cleared from a line of its own";
 }
 
+TEST_F(TopTest, ATerminalWithoutSequencesGetsThePageOnce) {
+  Process::Options options = Terminal();
+  options.environment = {{"TERM", "dumb"}};
+  Process process(Command({"top"}), options);
+  EXPECT_EQ(process.Wait(), 0);
+  EXPECT_THAT(process.out(), AllOf(HasSubstr("a1b2c3"), Not(HasSubstr("\x1b"))));
+}
+
 TEST_F(TopTest, ControlCLeavesTheTerminalAsItWas) {
   Process process(Command({"top", "--interval", "30"}), Terminal());
   ASSERT_TRUE(process.AwaitOut("a1b2c3"));
