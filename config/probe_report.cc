@@ -11,7 +11,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;
 
 json ToValue(const std::vector<ProbedStep>& steps) {
   json values = json::array();
@@ -39,6 +39,28 @@ std::vector<ProbedStep> ToSteps(const json& values) {
   return steps;
 }
 
+json ToValue(const ProbedStage& stage) {
+  return {{"steps", ToValue(stage.steps)},
+          {"reduced_bytes", stage.reduced_bytes},
+          {"evaluated_samples", stage.evaluated_samples},
+          {"evaluation_seconds", stage.evaluation_seconds},
+          {"checkpoint_bytes", stage.checkpoint_bytes},
+          {"checkpoint_stall_seconds", stage.checkpoint_stall_seconds},
+          {"checkpoint_write_seconds", stage.checkpoint_write_seconds}};
+}
+
+ProbedStage ToStage(const json& value) {
+  ProbedStage stage;
+  stage.steps = ToSteps(value.at("steps"));
+  value.at("reduced_bytes").get_to(stage.reduced_bytes);
+  value.at("evaluated_samples").get_to(stage.evaluated_samples);
+  value.at("evaluation_seconds").get_to(stage.evaluation_seconds);
+  value.at("checkpoint_bytes").get_to(stage.checkpoint_bytes);
+  value.at("checkpoint_stall_seconds").get_to(stage.checkpoint_stall_seconds);
+  value.at("checkpoint_write_seconds").get_to(stage.checkpoint_write_seconds);
+  return stage;
+}
+
 }  // namespace
 
 std::vector<int64_t> ProbeBatches(int64_t own, const std::vector<int64_t>& others) {
@@ -64,18 +86,15 @@ std::string ToJson(const ProbeReport& report) {
                       {"eval_samples", report.eval_samples},
                       {"micro_batch_size", report.micro_batch_size},
                       {"available_bytes", report.available_bytes},
-                      {"reduced_bytes", report.reduced_bytes},
                       {"startup_seconds", report.startup_seconds},
-                      {"steps", ToValue(report.steps)},
+                      {"first", ToValue(report.first)},
                       {"unfrozen", ToValue(report.unfrozen)},
                       {"all_reduces", all_reduces},
                       {"cached_samples", report.cached_samples},
                       {"cache_seconds", report.cache_seconds},
-                      {"evaluated_samples", report.evaluated_samples},
-                      {"evaluation_seconds", report.evaluation_seconds},
-                      {"checkpoint_bytes", report.checkpoint_bytes},
-                      {"checkpoint_stall_seconds", report.checkpoint_stall_seconds},
-                      {"checkpoint_write_seconds", report.checkpoint_write_seconds},
+                      {"opened_bytes", report.opened_bytes},
+                      {"sample_bytes", report.sample_bytes},
+                      {"sample_bytes_again", report.sample_bytes_again},
                       {"attempting", report.attempting},
                       {"does_not_fit", report.does_not_fit},
                       {"does_not_fit_why", report.does_not_fit_why}};
@@ -98,21 +117,18 @@ absl::StatusOr<ProbeReport> ParseProbeReport(std::string_view text) {
     value.at("eval_samples").get_to(report.eval_samples);
     value.at("micro_batch_size").get_to(report.micro_batch_size);
     value.at("available_bytes").get_to(report.available_bytes);
-    value.at("reduced_bytes").get_to(report.reduced_bytes);
     value.at("startup_seconds").get_to(report.startup_seconds);
-    report.steps = ToSteps(value.at("steps"));
-    report.unfrozen = ToSteps(value.at("unfrozen"));
+    report.first = ToStage(value.at("first"));
+    report.unfrozen = ToStage(value.at("unfrozen"));
     for (const json& one : value.at("all_reduces")) {
       report.all_reduces.push_back(
           {one.at("bytes").get<int64_t>(), one.at("seconds").get<double>()});
     }
     value.at("cached_samples").get_to(report.cached_samples);
     value.at("cache_seconds").get_to(report.cache_seconds);
-    value.at("evaluated_samples").get_to(report.evaluated_samples);
-    value.at("evaluation_seconds").get_to(report.evaluation_seconds);
-    value.at("checkpoint_bytes").get_to(report.checkpoint_bytes);
-    value.at("checkpoint_stall_seconds").get_to(report.checkpoint_stall_seconds);
-    value.at("checkpoint_write_seconds").get_to(report.checkpoint_write_seconds);
+    value.at("opened_bytes").get_to(report.opened_bytes);
+    value.at("sample_bytes").get_to(report.sample_bytes);
+    value.at("sample_bytes_again").get_to(report.sample_bytes_again);
     value.at("attempting").get_to(report.attempting);
     value.at("does_not_fit").get_to(report.does_not_fit);
     value.at("does_not_fit_why").get_to(report.does_not_fit_why);

@@ -34,6 +34,19 @@ struct ProbedAllReduce {
   bool operator==(const ProbedAllReduce&) const = default;
 };
 
+// One way in which the run steps: all of it trains, or what is not frozen.
+struct ProbedStage {
+  std::vector<ProbedStep> steps;  // By batch size.
+  int64_t reduced_bytes = 0;      // Of a step's all-reduce.
+  int64_t evaluated_samples = 0;
+  double evaluation_seconds = 0;
+  int64_t checkpoint_bytes = 0;  // 0 = not measured.
+  double checkpoint_stall_seconds = 0;
+  double checkpoint_write_seconds = 0;
+
+  bool operator==(const ProbedStage&) const = default;
+};
+
 struct ProbeReport {
   int ranks = 1;
   int threads_per_rank = 1;
@@ -43,20 +56,18 @@ struct ProbeReport {
   int64_t eval_samples = 0;
   int64_t micro_batch_size = 0;  // 0 = the whole share of a rank at once.
   int64_t available_bytes = 0;   // Memory that one rank may take; 0 = unknown.
-  int64_t reduced_bytes = 0;     // Of a step's all-reduce.
   double startup_seconds = 0;    // From the process's start to the first step.
 
-  std::vector<ProbedStep> steps;     // By batch size.
-  std::vector<ProbedStep> unfrozen;  // As from model.unfreeze_after on.
+  ProbedStage first;     // From the first step on.
+  ProbedStage unfrozen;  // From model.unfreeze_after on; without steps where there is no such.
   std::vector<ProbedAllReduce> all_reduces;
 
   int64_t cached_samples = 0;  // Frozen features computed once, and how long that took.
   double cache_seconds = 0;
-  int64_t evaluated_samples = 0;
-  double evaluation_seconds = 0;
-  int64_t checkpoint_bytes = 0;  // 0 = not measured.
-  double checkpoint_stall_seconds = 0;
-  double checkpoint_write_seconds = 0;
+
+  int64_t opened_bytes = 0;       // Of the data set, read by all ranks before their first sample.
+  double sample_bytes = 0;        // Read for a sample's picture,
+  double sample_bytes_again = 0;  // and the next time: 0 where pictures are kept.
 
   int64_t attempting = 0;    // The batch size under way when this was written; 0 = finished.
   int64_t does_not_fit = 0;  // The batch size that there was no memory for; 0 = none.

@@ -22,10 +22,10 @@ void AddCounts(FamilyBuilder& out, const char* label, std::map<std::string, int6
 
 void AddCoordinator(FamilyBuilder& out, const Snapshot& snapshot) {
   out.Gauge("build_info", "Versions of this coordinator, as labels; always 1.");
-  out.Add({{"version", snapshot.version},
-           {"git_sha", snapshot.git_sha},
-           {"torch", snapshot.torch},
-           {"nccl", snapshot.nccl}},
+  out.Add({{"version", snapshot.build.version},
+           {"git_sha", snapshot.build.git_sha},
+           {"torch", snapshot.build.torch},
+           {"nccl", snapshot.build.nccl}},
           1);
   out.Gauge("start_time_seconds", "Unix time at which this coordinator started.");
   out.Add({}, snapshot.start_time_seconds);

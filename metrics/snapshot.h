@@ -100,8 +100,16 @@ struct GpuHolder {
   int rank = 0;
 };
 
+// Versions of this build; empty what it does without.
+struct BuildInfo {
+  std::string version;
+  std::string git_sha;
+  std::string torch;
+  std::string nccl;
+};
+
 struct Snapshot {
-  std::string version, git_sha, torch, nccl;
+  BuildInfo build;
   double start_time_seconds = 0;                 // Unix.
   std::map<std::string, int64_t> runs_by_state;  // Lower-case state name; every state is present.
   std::map<std::pair<std::string, std::string>, int64_t> transitions;  // Each that can be.

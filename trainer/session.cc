@@ -289,8 +289,9 @@ void Session::EndStep() {
   if (setup_.link != nullptr && !setup_.link->rejected().empty()) {
     throw StaleAttempt(setup_.link->rejected());
   }
-  report_->Timing(MonotonicSeconds() - step_began_, reduce_seconds_, arena.reduced_bytes(),
-                  config_.training.global_batch_size);
+  const bool alone = setup_.communicator.size() == 1;
+  report_->Timing(MonotonicSeconds() - step_began_, reduce_seconds_,
+                  alone ? 0 : arena.reduced_bytes(), config_.training.global_batch_size);
   if (train_features_) {
     CountSavedTime(train_features_->rank_seconds *
                    static_cast<double>(config_.training.global_batch_size) /

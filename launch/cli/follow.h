@@ -51,8 +51,8 @@ class Narrator {
   std::map<std::string, Told> told_;
 };
 
-// SIGINT and SIGTERM as something to poll. They are blocked from construction on, in this thread
-// and in those it starts later, so make it before the first call to the coordinator.
+// SIGINT, SIGTERM and SIGHUP as something to poll. They are blocked from construction on, in this
+// thread and in those it starts later, so make it before the first call to the coordinator.
 class Interrupts {
  public:
   Interrupts();

@@ -54,8 +54,7 @@ std::vector<int> DefaultRanks(const config::RunConfig& config, int slots) {
   for (int count = 1; count < slots; count *= 2) ranks.push_back(count);
   ranks.push_back(slots);
   if (config.resources.ranks > 0) ranks.push_back(config.resources.ranks);
-  const int64_t batch = config.training.global_batch_size;
-  std::erase_if(ranks, [&](int count) { return batch > 0 && count > batch; });
+  std::erase_if(ranks, [&](int count) { return !plan::WhyNotShared(config, count).empty(); });
   std::sort(ranks.begin(), ranks.end());
   ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
   return ranks;
@@ -73,6 +72,13 @@ std::string HostName() {
 }
 
 absl::StatusOr<PriceTable> ReadPrices(Context& context, const PlanOptions& options) {
+  const auto status =
+      MakeClient(context, kPriceSeconds).Read(&ControlStub::GetStatus, v1::GetStatusRequest());
+  if (status.ok() && status->running() > 0) {
+    context.Say(absl::StrCat("note: ", status->running(),
+                             status->running() == 1 ? " run is" : " runs are",
+                             " under way here; what is measured is what they leave"));
+  }
   PriceTable table;
   std::string yaml;
   if (!options.prices.empty()) {
@@ -80,23 +86,17 @@ absl::StatusOr<PriceTable> ReadPrices(Context& context, const PlanOptions& optio
     if (!text.ok()) return text.status();
     yaml = *std::move(text);
     table.source = options.prices;
-  } else {
-    auto status =
-        MakeClient(context, kPriceSeconds).Read(&ControlStub::GetStatus, v1::GetStatusRequest());
-    if (!status.ok()) {
-      table.source =
-          "none known: no coordinator answers; --prices lockstepd.yaml names a file with them";
-      return table;
-    }
+  } else if (status.ok()) {
     yaml = status->price_yaml();
     table.source = "the coordinator's";
+  } else {
+    table.source =
+        "none known: no coordinator answers; --prices lockstepd.yaml names a file with them";
+    return table;
   }
   auto loaded = config::LoadCoordinatorConfig(yaml, table.source);
   if (!loaded.ok()) return absl::InvalidArgumentError(loaded.Report());
   table.pricing.emplace(loaded.config.price, HostName());
-  if (!loaded.config.price.transfers.empty()) {
-    absl::StrAppend(&table.source, "; bytes moved are not planned for");
-  }
   return table;
 }
 
@@ -112,7 +112,12 @@ plan::Prices PricesFor(const PriceTable& table, const std::string& device, doubl
                                               : pricing.HardwarePerHour(device, now);
   prices.energy_per_kwh =
       seconds > 0 ? pricing.EnergyPerKwh(now, now + seconds) : pricing.EnergyPerKwh(now);
-  prices.known = prices.hardware_per_rank_hour > 0 || prices.energy_per_kwh > 0;
+  prices.dataset_per_gb = pricing.PerGigabyte(config::TransferSource::kDataset);
+  prices.checkpoint_per_gb = pricing.PerGigabyte(config::TransferSource::kCheckpoint);
+  prices.allreduce_per_gb = pricing.PerGigabyte(config::TransferSource::kAllreduce);
+  prices.known = prices.hardware_per_rank_hour > 0 || prices.energy_per_kwh > 0 ||
+                 prices.dataset_per_gb > 0 || prices.checkpoint_per_gb > 0 ||
+                 prices.allreduce_per_gb > 0;
   return prices;
 }
 
@@ -126,8 +131,9 @@ absl::StatusOr<std::optional<plan::Link>> ReadInterconnect(const std::string& na
   return *link;
 }
 
-// Probes every number of ranks that there is a place for; where there is none, the largest there
-// is.
+// Probes every number of ranks that there is a place for. Others are extrapolated from a full
+// machine: what its ranks take of one another, in memory, cores and links, they take in each of
+// several.
 absl::StatusOr<std::vector<config::ProbeReport>> ProbeAll(Prober& prober,
                                                           const config::RunConfig& config,
                                                           const std::vector<int>& ranks,
@@ -141,7 +147,7 @@ absl::StatusOr<std::vector<config::ProbeReport>> ProbeAll(Prober& prober,
       beyond.push_back(plan::LocalBatch(config.training, count));
     }
   }
-  if (probed.empty()) probed.push_back(slots);
+  if (!beyond.empty() && (probed.empty() || probed.back() < slots)) probed.push_back(slots);
   std::vector<config::ProbeReport> reports;
   for (const int count : probed) {
     const std::vector<int64_t> others = count == probed.back() ? beyond : std::vector<int64_t>{};
@@ -167,10 +173,10 @@ absl::StatusOr<PlanAnswer> Answer(Context& context, const PlanOptions& options, 
     return absl::InvalidArgumentError(
         absl::StrCat("--ranks: expected at most ", kMostRanks, ", not ", ranks.back()));
   }
-  const int64_t batch = config.training.global_batch_size;
-  if (batch > 0 && ranks.back() > batch) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "training.global_batch_size is ", batch, ", which ", ranks.back(), " ranks cannot share"));
+  for (const int count : ranks) {
+    if (const std::string why = plan::WhyNotShared(config, count); !why.empty()) {
+      return absl::InvalidArgumentError(why);
+    }
   }
   auto probes = ProbeAll(prober, config, ranks, slots);
   if (!probes.ok()) return probes.status();
@@ -257,11 +263,11 @@ void AddPlan(CLI::App& app, Context& context) {
       ->delimiter(',')
       ->check(PositiveValidator())
       ->type_name("N,N");
-  verb->add_option("--max-steps", options->probe.max_steps,
-                   "Make at most so many steps for each number of ranks; more are more exact where "
-                   "steps take milliseconds")
+  verb->add_option(
+          "--max-steps", options->probe.max_steps,
+          "Make at most so many steps for each number of ranks (default: 60, or what the batch "
+          "sizes take at least); more are more exact where steps take milliseconds")
       ->check(PositiveValidator())
-      ->default_str("60")
       ->type_name("STEPS");
   verb->add_option(
           "--interconnect", options->interconnect,

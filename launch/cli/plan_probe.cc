@@ -26,6 +26,7 @@ using config::TrainerExit;
 
 constexpr size_t kMostKept = 16u << 10;  // Of what was said besides progress, the end.
 constexpr const char* kProgress = "probe: ";
+constexpr const char* kReason = "lockstep-trainer probe: ";
 // A step time is fitted to so many batch sizes.
 constexpr size_t kFewestSizes = 3;
 
@@ -40,6 +41,18 @@ void KillSession(int64_t session) {
     }
     usleep(10000);
   }
+}
+
+// Of all that ranks and mpirun said, what the first rank gave as its reason; all of it where none
+// gave any.
+std::string Reason(const std::string& said) {
+  const size_t begin = said.find(kReason);
+  if (begin == std::string::npos) return said;
+  const size_t text = begin + std::char_traits<char>::length(kReason);
+  size_t end = std::min(said.find(absl::StrCat("\n", kReason), text), said.find("\n-----", text));
+  end = std::min(end, said.size());
+  while (end > text && said[end - 1] == '\n') --end;
+  return said.substr(text, end - text);
 }
 
 int ExitCodeOfWait(int status) {
@@ -73,6 +86,11 @@ absl::Status Prober::Prepare() {
   auto folder = launch::MakeGangTempDir();
   if (!folder.ok()) return folder.status();
   folder_ = *folder;
+  // Should this program be killed, a coordinator sweeps the folder. Not before: one probe ends
+  // before the next begins, and the folder is of all.
+  if (const auto self = launch::ReadProcessStat(getpid())) {
+    launch::SetGangTempDirOwner(folder_, {getpid(), self->start_time_ticks});
+  }
   return config::WriteFileDurably(folder_ + "/run.yaml", file_.yaml);
 }
 
@@ -86,9 +104,12 @@ std::vector<std::string> Prober::Arguments(int ranks, const std::vector<int64_t>
   arguments.push_back(absl::StrCat(ranks));
   for (const std::string& argument :
        {trainer_, std::string("probe"), folder_ + "/run.yaml", std::string("--out"), ReportFile(),
-        std::string("--batches"), absl::StrJoin(batches, ","), std::string("--max-steps"),
-        absl::StrCat(options_.max_steps)}) {
+        std::string("--batches"), absl::StrJoin(batches, ",")}) {
     arguments.push_back(argument);
+  }
+  if (options_.max_steps > 0) {
+    arguments.emplace_back("--max-steps");
+    arguments.push_back(absl::StrCat(options_.max_steps));
   }
   for (const config::Override& override : file_.overrides) {
     arguments.emplace_back("--set");
@@ -130,10 +151,6 @@ absl::StatusOr<ProbeReport> Prober::ProbeOnce(int ranks, const std::vector<int64
   environment.push_back(absl::StrCat("TMPDIR=", folder_));
   auto program = StartPiped(Arguments(ranks, batches), environment);
   if (!program.ok()) return program.status();
-  // Should this program be killed, a coordinator sweeps the folder.
-  if (const auto stat = launch::ReadProcessStat(program->pid)) {
-    launch::SetGangTempDirOwner(folder_, {program->pid, stat->start_time_ticks});
-  }
   std::string rest;
   const bool finished = Read(program->output, rest);
   close(program->output);
@@ -157,7 +174,7 @@ absl::StatusOr<ProbeReport> Prober::ProbeOnce(int ranks, const std::vector<int64
     }
     return report;
   }
-  const std::string said = rest.empty() ? absl::StrCat("exit code ", code) : rest;
+  const std::string said = rest.empty() ? absl::StrCat("exit code ", code) : Reason(rest);
   return code == static_cast<int>(TrainerExit::kBadConfig) ? absl::InvalidArgumentError(said)
                                                            : absl::InternalError(said);
 }
@@ -171,21 +188,26 @@ absl::StatusOr<ProbeReport> Prober::Probe(int ranks, std::vector<int64_t> batche
                               absl::StrJoin(batches, ", "), " samples each"));
     auto report = ProbeOnce(ranks, batches);
     if (!report.ok()) return report;
-    if (report->does_not_fit > 0) {
-      does_not_fit = report->does_not_fit;
-      why = report->does_not_fit_why;
-      context_.Say(absl::StrCat("  ", does_not_fit, " samples a rank do not fit into memory"));
+    if (report->does_not_fit == 0) {
+      report->does_not_fit = does_not_fit;
+      report->does_not_fit_why = why;
+      return report;
     }
-    report->does_not_fit = does_not_fit;
-    report->does_not_fit_why = why;
-    if (does_not_fit == 0 || report->steps.size() >= kFewestSizes) return report;
-    // Half, a quarter, an eighth of what was too much.
-    if (does_not_fit < 8) {
+    does_not_fit = report->does_not_fit;
+    why = report->does_not_fit_why;
+    context_.Say(absl::StrCat("  ", does_not_fit, does_not_fit == 1 ? " sample" : " samples",
+                              " a rank ", does_not_fit == 1 ? "does" : "do",
+                              " not fit into memory"));
+    // What comes after the steps (evaluation, checkpoint, all-reduce) is not known yet.
+    std::erase_if(batches, [&](int64_t batch) { return batch >= does_not_fit; });
+    if (batches.size() >= kFewestSizes) continue;
+    if (does_not_fit <= static_cast<int64_t>(kFewestSizes)) {
       return absl::ResourceExhaustedError(absl::StrCat("a step of ", does_not_fit,
                                                        does_not_fit == 1 ? " sample" : " samples",
                                                        " a rank does not fit into memory: ", why));
     }
-    batches = config::ProbeBatches(does_not_fit / 2, {});
+    batches = does_not_fit < 8 ? std::vector<int64_t>{1, does_not_fit / 2, does_not_fit - 1}
+                               : config::ProbeBatches(does_not_fit / 2, {});
   }
 }
 

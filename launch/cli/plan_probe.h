@@ -15,7 +15,7 @@
 namespace lockstep::cli {
 
 struct ProbeOptions {
-  int64_t max_steps = 60;
+  int64_t max_steps = 0;    // 0 = the trainer's default.
   bool allow_root = false;  // mpirun as root.
 };
 
@@ -27,7 +27,7 @@ class Prober {
   Prober& operator=(const Prober&) = delete;
 
   /// Probes with so many ranks and these batch sizes. Says on stderr how far it is. A batch size
-  /// that does not fit is in the report; when fewer than three others fit, smaller ones are tried.
+  /// that does not fit is in the report, and the probe is made again with three smaller ones.
   /// CANCELLED after a signal (see signal()); NOT_FOUND without mpirun or trainer;
   /// PERMISSION_DENIED as root without the opt-in; otherwise what the trainer said.
   absl::StatusOr<config::ProbeReport> Probe(int ranks, std::vector<int64_t> batches);

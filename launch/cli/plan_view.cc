@@ -122,7 +122,8 @@ std::vector<std::string> Explanations(const PlanAnswer& answer) {
       break;
     }
   }
-  if (!answer.config.model.unfreeze_after.is_zero() && !answer.probes.front().unfrozen.empty()) {
+  if (!answer.config.model.unfreeze_after.is_zero() &&
+      !answer.probes.front().unfrozen.steps.empty()) {
     lines.push_back(absl::StrCat("STEP and EPOCH are those before model.unfreeze_after (",
                                  answer.config.model.unfreeze_after.ToString(),
                                  "); RUN counts the dearer steps after it"));
@@ -141,6 +142,7 @@ json ToValue(const plan::Spent& spent, const plan::Prices& prices) {
   if (prices.known) {
     value["hardware_cost"] = spent.hardware_cost;
     value["energy_cost"] = spent.energy_cost;
+    value["transfer_cost"] = spent.transfer_cost;
     value["cost"] = spent.cost();
   }
   return value;
@@ -158,6 +160,10 @@ json ToValue(const PlanRow& row, const plan::Prices& prices) {
                 {"epochs", row.epochs},
                 {"epoch", ToValue(row.epoch, prices)},
                 {"run", ToValue(row.run, prices)},
+                {"moved_bytes",
+                 {{"dataset", row.moved.dataset},
+                  {"checkpoint", row.moved.checkpoint},
+                  {"allreduce", row.moved.allreduce}}},
                 {"evaluation_seconds", row.evaluation_seconds},
                 {"checkpoint_seconds", row.checkpoint_seconds},
                 {"memory_bytes", row.memory_bytes},

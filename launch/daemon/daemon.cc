@@ -214,10 +214,7 @@ absl::Status Daemon::Parts::StartSupervisor(const DaemonOptions& options) {
   monitor->WaitForRounds(1, kFirstReadings);
   supervision.state_dir = state_dir;
   supervision.socket = socket;
-  supervision.version = options.version;
-  supervision.git_sha = options.git_sha;
-  supervision.torch = options.torch;
-  supervision.nccl = options.nccl;
+  supervision.build = options.build;
   Launcher* launcher = options.launcher;
   if (launcher == nullptr) {
     MpirunOptions mpirun_options;
@@ -244,7 +241,7 @@ absl::Status Daemon::Parts::StartSupervisor(const DaemonOptions& options) {
 absl::Status Daemon::Parts::StartServer(const DaemonOptions& options) {
   const config::CoordinatorConfig& config = options.config;
   ControlServiceOptions service;
-  service.version = options.version;
+  service.version = options.build.version;
   service.state_dir = config.state_dir;
   service.socket = socket;
   service.tcp_address = config.tcp_address;

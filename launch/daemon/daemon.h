@@ -18,9 +18,7 @@ namespace lockstep::launch {
 
 struct DaemonOptions {
   config::CoordinatorConfig config;
-  std::string version;
-  std::string git_sha;
-  std::string torch, nccl;  // Versions that the trainer was built with; empty = without.
+  metrics::BuildInfo build;
   /// Called when a client asks the daemon to end; must only note it and return.
   std::function<void()> shut_down;
   /// In place of mpirun, for tests. Must outlive the daemon.

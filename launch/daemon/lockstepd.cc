@@ -114,10 +114,10 @@ int Serve(const Arguments& arguments) {
   const auto log_counter = SetUpProcess();
   lockstep::launch::DaemonOptions options;
   options.log_messages = [log_counter] { return log_counter->Counts(); };
-  options.version = LOCKSTEP_VERSION;
-  options.git_sha = LOCKSTEP_GIT_SHA;
-  options.torch = LOCKSTEP_TORCH_VERSION;
-  options.nccl = LOCKSTEP_NCCL_VERSION;
+  options.build = {.version = LOCKSTEP_VERSION,
+                   .git_sha = LOCKSTEP_GIT_SHA,
+                   .torch = LOCKSTEP_TORCH_VERSION,
+                   .nccl = LOCKSTEP_NCCL_VERSION};
   options.shut_down = [] { Wake(0); };
   if (std::string problem = Load(arguments, options.config); !problem.empty()) {
     return Fail(ExitCode::kUsage, problem);

@@ -28,6 +28,7 @@ using nlohmann::json;
 
 constexpr size_t kMaxJsonBytes = 1 << 20;
 constexpr int64_t kTailBytes = 64 << 10;
+constexpr absl::string_view kDropped = "[older output was dropped]\n";
 constexpr size_t kMaxReasonBytes = 500;
 
 std::filesystem::path RecordPath(const std::filesystem::path& dir) {
@@ -260,15 +261,20 @@ void BoundLog(const std::filesystem::path& log, int64_t limit_bytes) {
   if (lstat(log.c_str(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_size <= limit_bytes) {
     return;
   }
-  // The writers hold the file open for appending, so it must stay the same file: keep the newest
-  // quarter, at most 1 MiB.
-  const std::string kept = ReadTail(log, std::min<int64_t>(limit_bytes / 4, 1 << 20));
-  const int fd = open(log.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+  const int fd = open(log.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return;
-  if (ftruncate(fd, 0) == 0) {
-    const std::string text = absl::StrCat("[older output was dropped]\n", kept);
-    // A log that cannot be written is not worth an error: the next lines still arrive.
-    [[maybe_unused]] const ssize_t n = write(fd, text.data(), text.size());
+  // The writers hold the file open for appending, so it must stay the same file.
+  const int64_t kept_bytes = std::min<int64_t>(limit_bytes / 4, 1 << 20);
+  const int64_t dropped = (info.st_size - kept_bytes) / info.st_blksize * info.st_blksize;
+  // What cannot be written is not worth an error: the next lines still arrive.
+  [[maybe_unused]] ssize_t written = 0;
+  if (dropped > 0 && fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, 0, dropped) == 0) {
+    written = pwrite(fd, kDropped.data(), kDropped.size(), 0);
+  } else {  // Not every file system can do that.
+    const std::string kept = ReadTail(log, kept_bytes);
+    const std::string text = absl::StrCat(kDropped, kept);
+    if (ftruncate(fd, 0) == 0 && fcntl(fd, F_SETFL, O_APPEND) == 0)
+      written = write(fd, text.data(), text.size());
   }
   close(fd);
 }

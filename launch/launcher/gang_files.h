@@ -40,7 +40,8 @@ struct EndEvidence {
 GangEnd ExplainEnd(const std::filesystem::path& run_dir, int attempt, const EndEvidence& evidence);
 
 /// Drops the older part of a log that other processes append to once it is larger than
-/// `limit_bytes`; lines written in that moment may be lost.
+/// `limit_bytes`, and keeps its newest quarter, at most 1 MiB. On file systems that cannot cut a
+/// file's front off (other than ext4 and XFS) lines written in that moment may be lost.
 void BoundLog(const std::filesystem::path& log, int64_t limit_bytes);
 
 /// The last `bytes` of a file; empty when there is none.

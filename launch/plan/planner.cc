@@ -10,6 +10,7 @@ namespace lockstep::plan {
 namespace {
 
 using config::Duration;
+using config::ProbedStage;
 using config::ProbedStep;
 using config::ProbeReport;
 
@@ -23,13 +24,8 @@ constexpr double kBucketBytes = 25 << 20;
 constexpr double kMemoryShare = 0.95;
 constexpr double kSecondsPerHour = 3600;
 constexpr double kJoulesPerKwh = 3.6e6;
+constexpr double kBytesPerGb = 1e9;
 constexpr double kRounding = 1e-9;
-
-// What one probe says of a step.
-struct Timing {
-  StepTimeModel frozen;    // Before model.unfreeze_after; the only one without it.
-  StepTimeModel unfrozen;  // From then on.
-};
 
 absl::StatusOr<StepTimeModel> Fit(const std::vector<ProbedStep>& steps, int ranks) {
   std::vector<StepObservation> observations;
@@ -44,17 +40,6 @@ absl::StatusOr<StepTimeModel> Fit(const std::vector<ProbedStep>& steps, int rank
                    ranks == 1 ? " rank: " : " ranks: ", std::string(model.status().message())));
 }
 
-absl::StatusOr<Timing> FitTiming(const ProbeReport& probe) {
-  auto frozen = Fit(probe.steps, probe.ranks);
-  if (!frozen.ok()) return frozen.status();
-  Timing timing{*frozen, *frozen};
-  if (probe.unfrozen.empty()) return timing;
-  auto unfrozen = Fit(probe.unfrozen, probe.ranks);
-  if (!unfrozen.ok()) return unfrozen.status();
-  timing.unfrozen = *unfrozen;
-  return timing;
-}
-
 // t = m0 + m1 b through the probed peaks, by least squares; b at most the micro-batch.
 struct MemoryModel {
   double fixed = 0;
@@ -65,7 +50,8 @@ struct MemoryModel {
 MemoryModel FitMemory(const ProbeReport& probe) {
   double n = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, most = 0;
   // The unfrozen model takes more; a run that unfreezes must fit then.
-  for (const ProbedStep& step : probe.unfrozen.empty() ? probe.steps : probe.unfrozen) {
+  for (const ProbedStep& step :
+       (probe.unfrozen.steps.empty() ? probe.first : probe.unfrozen).steps) {
     if (step.peak_bytes <= 0) continue;
     const auto batch = static_cast<double>(step.local_batch);
     const double x = probe.micro_batch_size > 0
@@ -117,8 +103,7 @@ struct Reduces {
   std::string over;  // In words.
 };
 
-absl::StatusOr<Reduces> ReducesOf(const PlanRequest& request, const ProbeReport& basis, int ranks) {
-  const auto bytes = static_cast<double>(basis.reduced_bytes);
+Reduces ReducesOf(const PlanRequest& request, const ProbeReport& basis, double bytes, int ranks) {
   const auto measured = MeasuredLink(basis);
   Reduces reduces;
   if (measured.ok()) reduces.probed = RingAllReduceSeconds(*measured, basis.ranks, bytes);
@@ -142,61 +127,69 @@ absl::StatusOr<Reduces> ReducesOf(const PlanRequest& request, const ProbeReport&
   reduces.planned = ClusterAllReduce(cluster, bytes).seconds;
   reduces.over =
       absl::StrCat("over ", link.name, " between ", cluster.hosts, " machines like this one");
+  if (cluster.hosts > 1 && basis.cached_samples > 0) {
+    absl::StrAppend(&reduces.over,
+                    "; several machines do not cache features, so it will take longer");
+  }
   return reduces;
 }
 
-double Overlap(const ProbeReport& probe) {
-  const auto bytes = static_cast<double>(probe.reduced_bytes);
-  return probe.gpu && bytes > 0 ? std::max(0.0, 1 - kBucketBytes / bytes) : 0;
+double Overlap(bool gpu, double bytes) {
+  return gpu && bytes > 0 ? std::max(0.0, 1 - kBucketBytes / bytes) : 0;
 }
 
-// Step times of one row, before and after unfreezing.
-struct StepSeconds {
-  double frozen = 0;
-  double unfrozen = 0;
+// What a row takes in one of the run's stages; seconds of all ranks together.
+struct Stage {
+  double step = 0;
+  double evaluation = 0;
+  double checkpoint = 0;       // How long it holds the ranks up.
+  double last_checkpoint = 0;  // Waited for until it is durable.
+  double reduced_bytes = 0;    // Of each rank's step.
+  double checkpoint_bytes = 0;
 };
 
-absl::StatusOr<StepSeconds> StepTimes(const PlanRequest& request, PlanRow& row) {
-  const ProbeReport* own = ProbeOf(request.probes, row.ranks);
-  const ProbeReport& basis = own != nullptr ? *own : LargestProbe(request.probes);
-  auto timing = FitTiming(basis);
-  if (!timing.ok()) return timing.status();
+// Also tells the row what it is based on.
+absl::StatusOr<Stage> PlanStage(const PlanRequest& request, const ProbeReport& basis,
+                                const ProbedStage& probed, PlanRow& row) {
+  const auto model = Fit(probed.steps, basis.ranks);
+  if (!model.ok()) return model.status();
+  row.fit_error = std::max(row.fit_error, model->worst_error);
+  Stage stage;
+  stage.reduced_bytes = static_cast<double>(probed.reduced_bytes);
   const auto batch = static_cast<double>(row.local_batch);
-  row.fit_error = timing->frozen.worst_error;
-  if (own != nullptr) {
-    const auto link = MeasuredLink(basis);
-    if (link.ok()) {
-      row.exposed_reduce_seconds = ExposedSeconds(
-          RingAllReduceSeconds(*link, row.ranks, static_cast<double>(basis.reduced_bytes)),
-          kBackwardShare * batch * timing->frozen.seconds_per_sample, Overlap(basis));
-    }
-    row.basis = "measured";
-    return StepSeconds{timing->frozen.Seconds(batch), timing->unfrozen.Seconds(batch)};
-  }
-  auto reduces = ReducesOf(request, basis, row.ranks);
-  if (!reduces.ok()) return reduces.status();
-  const auto step = [&](const StepTimeModel& model) {
-    const double backward = kBackwardShare * batch * model.seconds_per_sample;
-    const double probed = ExposedSeconds(reduces->probed, backward, Overlap(basis));
-    row.exposed_reduce_seconds = ExposedSeconds(reduces->planned, backward, Overlap(basis));
+  const double backward = kBackwardShare * batch * model->seconds_per_sample;
+  const double overlap = Overlap(basis.gpu, stage.reduced_bytes);
+  const Reduces reduces = ReducesOf(request, basis, stage.reduced_bytes, row.ranks);
+  row.extrapolated = basis.ranks != row.ranks;
+  const double exposed = ExposedSeconds(reduces.probed, backward, overlap);
+  if (row.extrapolated) {
+    row.exposed_reduce_seconds = ExposedSeconds(reduces.planned, backward, overlap);
     // The part of c that is no all-reduce cannot be negative.
-    const double alone = std::max(model.Seconds(batch) - probed, batch * model.seconds_per_sample);
-    return alone + row.exposed_reduce_seconds;
-  };
-  row.extrapolated = true;
-  row.basis =
-      absl::StrCat("extrapolated from ", basis.ranks, basis.ranks == 1 ? " rank" : " ranks",
-                   basis.gpu ? ""
-                             : absl::StrCat(" of ", basis.threads_per_rank,
-                                            basis.threads_per_rank == 1 ? " thread" : " threads"),
-                   ", ", reduces->over);
-  const double unfrozen = step(timing->unfrozen);
-  return StepSeconds{step(timing->frozen), unfrozen};
+    const double alone =
+        std::max(model->Seconds(batch) - exposed, batch * model->seconds_per_sample);
+    stage.step = alone + row.exposed_reduce_seconds;
+    row.basis =
+        absl::StrCat("extrapolated from ", basis.ranks, basis.ranks == 1 ? " rank" : " ranks",
+                     basis.gpu ? ""
+                               : absl::StrCat(" of ", basis.threads_per_rank,
+                                              basis.threads_per_rank == 1 ? " thread" : " threads"),
+                     ", ", reduces.over);
+  } else {
+    row.exposed_reduce_seconds = exposed;
+    stage.step = model->Seconds(batch);
+    row.basis = "measured";
+  }
+  if (probed.evaluated_samples > 0) {  // Shared among the ranks.
+    stage.evaluation = probed.evaluation_seconds * static_cast<double>(basis.eval_samples) /
+                       static_cast<double>(probed.evaluated_samples) * basis.ranks / row.ranks;
+  }
+  stage.checkpoint = probed.checkpoint_stall_seconds;
+  stage.last_checkpoint = probed.checkpoint_write_seconds;
+  stage.checkpoint_bytes = static_cast<double>(probed.checkpoint_bytes);
+  return stage;
 }
 
-void PlanMemory(const PlanRequest& request, PlanRow& row) {
-  const ProbeReport* own = ProbeOf(request.probes, row.ranks);
-  const ProbeReport& basis = own != nullptr ? *own : LargestProbe(request.probes);
+void PlanMemory(const ProbeReport& basis, PlanRow& row) {
   const MemoryModel memory = FitMemory(basis);
   const int64_t at_once = basis.micro_batch_size > 0
                               ? std::min(row.local_batch, basis.micro_batch_size)
@@ -204,13 +197,13 @@ void PlanMemory(const PlanRequest& request, PlanRow& row) {
   row.available_bytes = basis.available_bytes;
   row.memory_bytes = static_cast<int64_t>(memory.Bytes(static_cast<double>(at_once)));
   const double room = kMemoryShare * static_cast<double>(row.available_bytes);
-  const bool refused = basis.does_not_fit > 0 && at_once >= basis.does_not_fit;
+  const bool refused = basis.does_not_fit > 0 && row.local_batch >= basis.does_not_fit;
   const bool too_much = row.available_bytes > 0 && static_cast<double>(row.memory_bytes) > room;
   row.fits = !refused && !too_much;
   if (row.fits) return;
   // The largest size that did fit, or that the model says fits.
   int64_t largest = 0;
-  for (const ProbedStep& step : basis.steps) {
+  for (const ProbedStep& step : basis.first.steps) {
     if (step.local_batch < at_once) largest = std::max(largest, step.local_batch);
   }
   if (too_much && memory.per_sample > 0) {
@@ -220,20 +213,19 @@ void PlanMemory(const PlanRequest& request, PlanRow& row) {
   row.micro_batch_size = std::clamp<int64_t>(largest, 0, at_once - 1);
 }
 
-// How often something happens in so many steps; a period in wall time counts seconds of them.
-double Times(const Duration& every, double steps, double steps_per_epoch, double seconds) {
-  if (every.is_zero()) return 0;
-  double period = every.count();
-  if (every.unit() == Duration::Unit::kEpochs) period *= steps_per_epoch;
-  const double length = every.unit() == Duration::Unit::kSeconds ? seconds : steps;
-  return std::floor(length / period + kRounding);
-}
-
-// The same as a rate: events in a step of `step_seconds`.
+// What happens every so often, as a rate: times in a step of `step_seconds`. At most once, however
+// small the data set is against the batch.
 double PerStep(const Duration& every, double steps_per_epoch, double step_seconds) {
   if (every.is_zero()) return 0;
-  if (every.unit() == Duration::Unit::kSeconds) return step_seconds / every.count();
-  return 1 / (every.count() * (every.unit() == Duration::Unit::kEpochs ? steps_per_epoch : 1));
+  double rate = 1 / every.count();
+  if (every.unit() == Duration::Unit::kSeconds) rate *= step_seconds;
+  if (every.unit() == Duration::Unit::kEpochs) rate /= steps_per_epoch;
+  return std::min(1.0, rate);
+}
+
+// How often in so many steps.
+double Times(const Duration& every, double steps, double steps_per_epoch, double step_seconds) {
+  return std::floor(steps * PerStep(every, steps_per_epoch, step_seconds) + kRounding);
 }
 
 double StepsOf(const Duration& duration, double steps_per_epoch) {
@@ -247,7 +239,7 @@ Prices PricesOf(const PlanRequest& request, double seconds) {
   return request.prices ? request.prices(seconds) : Prices{};
 }
 
-Spent Price(const Prices& prices, int ranks, double seconds) {
+Spent Price(const Prices& prices, int ranks, double seconds, const Moved& moved) {
   Spent spent;
   const double hours = seconds * ranks / kSecondsPerHour;
   spent.seconds = seconds;
@@ -255,83 +247,123 @@ Spent Price(const Prices& prices, int ranks, double seconds) {
   if (!prices.known) return spent;
   spent.hardware_cost = hours * prices.hardware_per_rank_hour;
   spent.energy_cost = spent.energy_kwh * prices.energy_per_kwh;
+  spent.transfer_cost =
+      (moved.dataset * prices.dataset_per_gb + moved.checkpoint * prices.checkpoint_per_gb +
+       moved.allreduce * prices.allreduce_per_gb) /
+      kBytesPerGb;
   return spent;
 }
 
-// Everything around the steps.
-struct Around {
-  double before = 0;  // Start, and features that are cached first.
-  double evaluation = 0;
-  double checkpoint = 0;
-  double last_checkpoint = 0;  // Waited for until it is durable.
-};
-
-Around AroundOf(const PlanRequest& request, const PlanRow& row) {
-  const ProbeReport* own = ProbeOf(request.probes, row.ranks);
-  const ProbeReport& probe = own != nullptr ? *own : LargestProbe(request.probes);
-  // Evaluation and caching are shared among the ranks.
-  const double share = static_cast<double>(probe.ranks) / row.ranks;
-  Around around;
-  around.before = probe.startup_seconds;
-  if (probe.cached_samples > 0) {
-    const auto samples = static_cast<double>(
-        probe.train_samples * request.config.model.feature_views + probe.eval_samples);
-    around.before +=
-        probe.cache_seconds * samples / static_cast<double>(probe.cached_samples) * share;
-  }
-  if (probe.evaluated_samples > 0) {
-    around.evaluation = probe.evaluation_seconds * static_cast<double>(probe.eval_samples) /
-                        static_cast<double>(probe.evaluated_samples) * share;
-  }
-  around.checkpoint = probe.checkpoint_stall_seconds;
-  around.last_checkpoint = probe.checkpoint_write_seconds;
-  return around;
+// Pictures that go through a frozen trunk once, before the first step.
+double CachedSamples(const PlanRequest& request, const ProbeReport& basis) {
+  if (basis.cached_samples == 0) return 0;
+  return static_cast<double>(basis.train_samples * request.config.model.feature_views +
+                             basis.eval_samples);
 }
 
-void PlanLength(const PlanRequest& request, const StepSeconds& step, PlanRow& row) {
-  const config::RunConfig& config = request.config;
-  const Duration& duration = config.training.duration;
-  const Around around = AroundOf(request, row);
-  row.evaluation_seconds = around.evaluation;
-  row.checkpoint_seconds = around.checkpoint;
-  const auto per_step = [&](double seconds) {
-    return seconds +
-           PerStep(config.training.eval_every, row.steps_per_epoch, seconds) * around.evaluation +
-           PerStep(config.checkpoint.every, row.steps_per_epoch, seconds) * around.checkpoint;
-  };
-  const Duration& unfreeze = config.model.unfreeze_after;
-  const double frozen_steps =
-      unfreeze.is_zero() ? INFINITY : StepsOf(unfreeze, row.steps_per_epoch);
+double SecondsBeforeSteps(const PlanRequest& request, const ProbeReport& basis, int ranks) {
+  const double cached = CachedSamples(request, basis);
+  if (cached == 0) return basis.startup_seconds;
+  // Caching is shared among the ranks.
+  return basis.startup_seconds + basis.cache_seconds * cached /
+                                     static_cast<double>(basis.cached_samples) * basis.ranks /
+                                     ranks;
+}
 
-  double seconds = 0;
-  if (duration.unit() == Duration::Unit::kSeconds) {
+// How often something happens in each of the run's stages.
+struct Counts {
+  double first = 0;
+  double unfrozen = 0;
+};
+
+double DatasetBytes(const PlanRequest& request, const ProbeReport& basis, const PlanRow& row,
+                    const Counts& steps, const Counts& evaluations) {
+  const double cached = CachedSamples(request, basis);
+  // Where pictures are kept, each rank keeps its own in memory; on disk they share them.
+  const bool shared = request.config.data.cache == config::PictureCacheKind::kDisk;
+  const auto read = [&](double samples, double different) {
+    const double first = std::min(samples, different);
+    return first * basis.sample_bytes + (samples - first) * basis.sample_bytes_again;
+  };
+  const auto made = [&](const Counts& counts) {
+    return (cached > 0 ? 0 : counts.first) + counts.unfrozen;
+  };
+  const auto train = static_cast<double>(basis.train_samples);
+  const auto eval = static_cast<double>(basis.eval_samples);
+  return static_cast<double>(basis.opened_bytes) * row.ranks / basis.ranks +
+         cached * basis.sample_bytes +
+         read(made(steps) * static_cast<double>(row.global_batch),
+              train * (shared ? 1 : row.ranks)) +
+         read(made(evaluations) * eval, eval);
+}
+
+void PlanLength(const PlanRequest& request, const ProbeReport& basis, const Stage& first,
+                const Stage& unfrozen, PlanRow& row) {
+  const config::RunConfig& config = request.config;
+  const Duration& eval_every = config.training.eval_every;
+  const Duration& save_every = config.checkpoint.every;
+  row.evaluation_seconds = first.evaluation;
+  row.checkpoint_seconds = first.checkpoint;
+  // With its share of evaluations and checkpoints.
+  const auto whole_step = [&](const Stage& stage) {
+    return stage.step + PerStep(eval_every, row.steps_per_epoch, stage.step) * stage.evaluation +
+           PerStep(save_every, row.steps_per_epoch, stage.step) * stage.checkpoint;
+  };
+  const Duration& duration = config.training.duration;
+  const bool by_time = duration.unit() == Duration::Unit::kSeconds;
+  const Duration& unfreeze = config.model.unfreeze_after;
+  const double before = SecondsBeforeSteps(request, basis, row.ranks);
+  Counts steps;
+  steps.first = unfreeze.is_zero() ? INFINITY : StepsOf(unfreeze, row.steps_per_epoch);
+  if (by_time) {
     // Its length is given; how far it comes is what is asked for.
-    seconds = duration.count();
-    const double left = std::max(0.0, seconds - around.before);
-    const double first = std::min(frozen_steps, left / per_step(step.frozen));
-    const double then = (left - first * per_step(step.frozen)) / per_step(step.unfrozen);
-    row.steps = first + std::max(0.0, then);
+    const double left = std::max(0.0, duration.count() - before);
+    steps.first = std::min(steps.first, left / whole_step(first));
+    steps.unfrozen = std::max(0.0, (left - steps.first * whole_step(first)) / whole_step(unfrozen));
+    row.steps = steps.first + steps.unfrozen;
   } else {
     row.steps = StepsOf(duration, row.steps_per_epoch);
-    const double first = std::min(frozen_steps, row.steps);
-    const double stepping = first * step.frozen + (row.steps - first) * step.unfrozen;
-    const double evaluations =
-        Times(config.training.eval_every, row.steps, row.steps_per_epoch, stepping);
-    // There is one at the end in any case.
-    const bool ends_with_one =
-        std::abs(evaluations -
-                 row.steps * PerStep(config.training.eval_every, row.steps_per_epoch, 1)) < 1e-6 &&
-        evaluations > 0;
-    seconds = around.before + stepping +
-              (evaluations + (ends_with_one ? 0 : 1)) * around.evaluation +
-              Times(config.checkpoint.every, row.steps - 1, row.steps_per_epoch, stepping) *
-                  around.checkpoint +
-              around.last_checkpoint;
+    steps.first = std::min(steps.first, row.steps);
+    steps.unfrozen = row.steps - steps.first;
   }
   row.epochs = row.steps / row.steps_per_epoch;
+
+  // The last step is followed by an evaluation and a checkpoint in any case, so the periods count
+  // up to the one before it.
+  const double counted = std::max(0.0, row.steps - 1);
+  const double stepping = steps.first * first.step + steps.unfrozen * unfrozen.step;
+  const auto counts = [&](const Duration& every) {
+    Counts times;
+    times.first = Times(every, std::min(steps.first, counted), row.steps_per_epoch, first.step);
+    if (steps.unfrozen > 0) {
+      const double all = Times(every, counted, row.steps_per_epoch, stepping / row.steps);
+      times.unfrozen = std::max(0.0, all - times.first);
+    }
+    return times;
+  };
+  Counts evaluations = counts(eval_every);
+  const Counts checkpoints = counts(save_every);
+  const Stage& last = steps.unfrozen > 0 ? unfrozen : first;
+  double seconds =
+      std::max(before, by_time ? duration.count() : 0) + last.evaluation + last.last_checkpoint;
+  if (!by_time) {
+    seconds += stepping + evaluations.first * first.evaluation +
+               evaluations.unfrozen * unfrozen.evaluation + checkpoints.first * first.checkpoint +
+               checkpoints.unfrozen * unfrozen.checkpoint;
+  }
+  (steps.unfrozen > 0 ? evaluations.unfrozen : evaluations.first) += 1;
+
+  row.moved.dataset = DatasetBytes(request, basis, row, steps, evaluations);
+  row.moved.checkpoint = checkpoints.first * first.checkpoint_bytes +
+                         checkpoints.unfrozen * unfrozen.checkpoint_bytes + last.checkpoint_bytes;
+  if (row.ranks > 1) {
+    row.moved.allreduce =
+        row.ranks * (steps.first * first.reduced_bytes + steps.unfrozen * unfrozen.reduced_bytes);
+  }
   const Prices prices = PricesOf(request, seconds);
-  row.epoch = Price(prices, row.ranks, row.steps_per_epoch * per_step(step.frozen));
-  row.run = Price(prices, row.ranks, seconds);
+  row.run = Price(prices, row.ranks, seconds, row.moved);
+  row.epoch = Price(prices, row.ranks, row.steps_per_epoch * whole_step(first), {});
+  if (row.epochs > 0) row.epoch.transfer_cost = row.run.transfer_cost / row.epochs;
   const double max_cost = config.cost.max_cost;
   row.over_max_cost = prices.known && max_cost > 0 && row.run.cost() > max_cost;
   const double max_energy = config.cost.max_energy;
@@ -347,9 +379,26 @@ int64_t LocalBatch(const config::TrainingConfig& training, int ranks) {
   return (training.global_batch_size + ranks - 1) / ranks;
 }
 
+std::string WhyNotShared(const config::RunConfig& config, int ranks) {
+  const int64_t batch = config.training.global_batch_size;
+  if (batch == 0) return "";
+  if (batch < ranks) {
+    return absl::StrCat("training.global_batch_size is ", batch, ", which ", ranks,
+                        " ranks cannot share");
+  }
+  if (config.model.sync_batch_norm && batch % ranks != 0) {
+    return absl::StrCat(
+        "model.sync_batch_norm needs the same number of samples on each rank: "
+        "training.global_batch_size is ",
+        batch, ", which ", ranks, " ranks cannot share equally");
+  }
+  return "";
+}
+
 absl::StatusOr<Plan> MakePlan(const PlanRequest& request) {
   if (request.probes.empty()) return absl::InvalidArgumentError("nothing was probed");
   const ProbeReport& any = LargestProbe(request.probes);
+  if (any.train_samples < 1) return absl::InvalidArgumentError("there are no training samples");
   Plan plan;
   plan.gpu = any.gpu;
   plan.device = any.device;
@@ -364,19 +413,23 @@ absl::StatusOr<Plan> MakePlan(const PlanRequest& request) {
     row.local_batch = LocalBatch(training, count);
     row.global_batch =
         training.global_batch_size > 0 ? training.global_batch_size : row.local_batch * count;
-    if (count < 1 || row.global_batch < count || any.train_samples < 1) {
-      return absl::InvalidArgumentError(absl::StrCat("a global batch of ", row.global_batch,
-                                                     " samples cannot be shared by ", count,
-                                                     " ranks"));
+    if (const std::string why = WhyNotShared(request.config, count); !why.empty()) {
+      return absl::InvalidArgumentError(why);
     }
     row.steps_per_epoch =
         static_cast<double>(any.train_samples) / static_cast<double>(row.global_batch);
-    const auto step = StepTimes(request, row);
-    if (!step.ok()) return step.status();
-    row.step_seconds = step->frozen;
+    const ProbeReport* own = ProbeOf(request.probes, count);
+    const ProbeReport& basis = own != nullptr ? *own : any;
+    const ProbedStage& thawed = basis.unfrozen.steps.empty() ? basis.first : basis.unfrozen;
+    const auto unfrozen = PlanStage(request, basis, thawed, row);
+    if (!unfrozen.ok()) return unfrozen.status();
+    // Last, since the row tells of the first stage.
+    const auto first = PlanStage(request, basis, basis.first, row);
+    if (!first.ok()) return first.status();
+    row.step_seconds = first->step;
     row.samples_per_second = static_cast<double>(row.global_batch) / row.step_seconds;
-    PlanMemory(request, row);
-    PlanLength(request, *step, row);
+    PlanMemory(basis, row);
+    PlanLength(request, basis, *first, *unfrozen, row);
     plan.rows.push_back(std::move(row));
   }
   return plan;

@@ -4,8 +4,8 @@
 // A number of ranks that was probed gets its own fit t = b / r + c. Others are extrapolated from
 // the probe with the most ranks: the same r and c on every rank, less that probe's all-reduce, plus
 // the one that the alpha-beta model gives for a link that is measured or named. Either way a rank's
-// memory, the evaluations, the checkpoints, the start and the features cached before the first step
-// are counted. Pure.
+// memory, the evaluations, the checkpoints, the start, the features cached before the first step
+// and the bytes moved are counted. Pure.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,10 @@ struct Prices {
   double hardware_per_rank_hour = 0;
   double energy_per_kwh = 0;
   double watts_per_rank = 0;  // An estimate; 0 = unknown, and no energy is told.
+  // Of 1e9 bytes moved.
+  double dataset_per_gb = 0;
+  double checkpoint_per_gb = 0;
+  double allreduce_per_gb = 0;
 };
 
 struct PlanRequest {
@@ -41,12 +45,20 @@ struct PlanRequest {
   std::function<Prices(double seconds)> prices;
 };
 
+// Bytes of all ranks, as the ledger counts them (metrics/ledger.h).
+struct Moved {
+  double dataset = 0;     // Read.
+  double checkpoint = 0;  // Saved.
+  double allreduce = 0;   // Given to all-reduce.
+};
+
 struct Spent {
   double seconds = 0;
   double energy_kwh = 0;
   double hardware_cost = 0;
   double energy_cost = 0;
-  double cost() const { return hardware_cost + energy_cost; }
+  double transfer_cost = 0;
+  double cost() const { return hardware_cost + energy_cost + transfer_cost; }
 };
 
 struct PlanRow {
@@ -59,8 +71,9 @@ struct PlanRow {
   double steps_per_epoch = 0;
   double epochs = 0;  // Of the whole run.
   double steps = 0;
-  Spent epoch;                    // With its share of evaluations and checkpoints.
+  Spent epoch;                    // With its share of evaluations, checkpoints and bytes moved.
   Spent run;                      // With the start and everything.
+  Moved moved;                    // By the whole run.
   double evaluation_seconds = 0;  // One evaluation.
   double checkpoint_seconds = 0;  // What one checkpoint holds the ranks up.
 
@@ -84,9 +97,12 @@ struct Plan {
   Prices prices;  // Of now.
 };
 
-/// INVALID_ARGUMENT: no probe, too few batch sizes in one, an interconnect that is to be measured
-/// where one rank was, a global batch smaller than a number of ranks.
+/// INVALID_ARGUMENT: no probe, no training samples, too few batch sizes in a probe, a number of
+/// ranks that WhyNotShared() speaks against.
 absl::StatusOr<Plan> MakePlan(const PlanRequest& request);
+
+/// Why so many ranks cannot share the run's batch; empty = they can.
+std::string WhyNotShared(const config::RunConfig& config, int ranks);
 
 /// Samples of the rank that has the most, for a run with so many ranks.
 int64_t LocalBatch(const config::TrainingConfig& training, int ranks);

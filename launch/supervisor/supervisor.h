@@ -75,8 +75,7 @@ struct SupervisorOptions {
   std::vector<std::string> gpus;    // By slot number; empty = ranks see what the coordinator sees.
   std::filesystem::path state_dir;  // Runs are made in state_dir/runs/ID.
   std::string socket;               // Where ranks find the coordinator.
-  std::string version, git_sha;     // Of this build, as are the next ones: labels of build_info.
-  std::string torch, nccl;          // Empty = it has none.
+  metrics::BuildInfo build;
   std::function<metrics::DeviceReadings()> devices;  // May be empty; must not block.
   std::chrono::milliseconds tick{100};
   std::chrono::milliseconds progress_commit{1000};  // Progress is stored at most so often.

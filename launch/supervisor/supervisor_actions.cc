@@ -322,10 +322,7 @@ void Supervisor::Publish() {
 
 metrics::Snapshot Supervisor::MakeSample(Now now) const {
   metrics::Snapshot snapshot;
-  snapshot.version = options_.version;
-  snapshot.git_sha = options_.git_sha;
-  snapshot.torch = options_.torch;
-  snapshot.nccl = options_.nccl;
+  snapshot.build = options_.build;
   snapshot.start_time_seconds = started_unix_;
   snapshot.currency = options_.coordinator.price.currency;
   snapshot.store_errors = store_errors_;

@@ -19,18 +19,22 @@ TEST(ProbeReportTest, EveryFieldSurvivesTheFile) {
   report.eval_samples = 5;
   report.micro_batch_size = 6;
   report.available_bytes = 7;
-  report.reduced_bytes = 8;
-  report.startup_seconds = 0.9;
-  report.steps = {{10, 11, 0.12, {{"forward", 0.013}}, 14}};
-  report.unfrozen = {{15, 16, 0.17, {{"backward", 0.018}}, 19}};
-  report.all_reduces = {{20, 0.21}};
-  report.cached_samples = 22;
-  report.cache_seconds = 0.23;
-  report.evaluated_samples = 24;
-  report.evaluation_seconds = 0.25;
-  report.checkpoint_bytes = 26;
-  report.checkpoint_stall_seconds = 0.27;
-  report.checkpoint_write_seconds = 0.28;
+  report.startup_seconds = 0.8;
+  report.first = {.steps = {{10, 11, 0.12, {{"forward", 0.013}}, 14}},
+                  .reduced_bytes = 15,
+                  .evaluated_samples = 16,
+                  .evaluation_seconds = 0.17,
+                  .checkpoint_bytes = 18,
+                  .checkpoint_stall_seconds = 0.19,
+                  .checkpoint_write_seconds = 0.20};
+  report.unfrozen = report.first;
+  report.unfrozen.reduced_bytes = 21;
+  report.all_reduces = {{22, 0.23}};
+  report.cached_samples = 24;
+  report.cache_seconds = 0.25;
+  report.opened_bytes = 26;
+  report.sample_bytes = 27.5;
+  report.sample_bytes_again = 28.5;
   report.attempting = 29;
   report.does_not_fit = 30;
   report.does_not_fit_why = "no room";
@@ -40,7 +44,7 @@ TEST(ProbeReportTest, EveryFieldSurvivesTheFile) {
 }
 
 TEST(ProbeReportTest, WhatIsNoReportIsRefusedWithAReason) {
-  for (const char* text : {"", "{}", "[1]", R"({"format": 1})", R"({"format": "x"})"}) {
+  for (const char* text : {"", "{}", "[1]", R"({"format": 2})", R"({"format": "x"})"}) {
     EXPECT_FALSE(ParseProbeReport(text).ok()) << text;
   }
   EXPECT_THAT(std::string(ParseProbeReport(R"({"format": 9})").status().message()),

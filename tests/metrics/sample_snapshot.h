@@ -147,10 +147,10 @@ struct SampleSize {
 
 inline Snapshot SampleSnapshot(const SampleSize& size, double start, double since_start) {
   Snapshot snapshot;
-  snapshot.version = "0.1.0";
-  snapshot.git_sha = "abcdef0";
-  snapshot.torch = "2.11.0";
-  snapshot.nccl = "2.28.9";
+  snapshot.build.version = "0.1.0";
+  snapshot.build.git_sha = "abcdef0";
+  snapshot.build.torch = "2.11.0";
+  snapshot.build.nccl = "2.28.9";
   snapshot.start_time_seconds = start;
   snapshot.runs_by_state = {{"running", 1}, {"completed", size.ended_runs}};
   snapshot.transitions = {{{"queued", "starting"}, 1 + size.ended_runs},

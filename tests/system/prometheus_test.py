@@ -106,6 +106,8 @@ class PrometheusTest(support.Daemon):
         self.assertEqual(self.value(text, "lockstep_run_live"), 1)
         self.assertRegex(text, r'lockstep_build_info{[^}]*torch="2\.\d+"')
         self.assertEqual(self.value(text, "lockstep_gpu_holder_info", run=running), 2)
+        torch = re.search(r"LibTorch ([\d.]+)", subprocess.run([support.TRAINER, "--version"], capture_output=True, text=True).stdout)[1]
+        self.assertEqual(self.value(text, "lockstep_build_info", torch=torch), 1)
         self.cli("kill", running)
 
     def test_series_stay_under_two_thousand(self):

@@ -58,10 +58,12 @@ int64_t SizeOf(int file) {
   return ::fstat(file, &status) == 0 ? static_cast<int64_t>(status.st_size) : 0;
 }
 
-// Checkpoints need room, too.
+// Checkpoints need room, too: a twentieth of the file system, of a large one 5 GiB.
 bool NearlyFull(int file) {
+  constexpr uint64_t kRoom = uint64_t{5} << 30;
   struct statvfs status {};
-  return ::fstatvfs(file, &status) == 0 && status.f_bavail < status.f_blocks / 20;
+  if (::fstatvfs(file, &status) != 0) return false;
+  return status.f_bavail < std::min<uint64_t>(status.f_blocks / 20, kRoom / status.f_frsize);
 }
 
 }  // namespace

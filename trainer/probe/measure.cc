@@ -6,7 +6,9 @@
 #include <fstream>
 #include <string>
 
+#include "trainer/data/input_file.h"
 #include "trainer/monotonic.h"
+#include "trainer/probe/sampled_dataset.h"
 
 namespace lockstep::trainer {
 
@@ -18,6 +20,7 @@ constexpr int64_t kSmallestBytes = 4 << 10;
 constexpr int64_t kSizeRatio = 8;
 constexpr int kRepeats = 7;
 constexpr int kWarmRepeats = 2;
+constexpr int64_t kMostRead = 16;
 
 double Median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -137,6 +140,21 @@ std::vector<config::ProbedAllReduce> TimeAllReduces(Communicator& communicator, 
     timed.push_back({bytes, Median(std::move(seconds))});
   }
   return timed;
+}
+
+SampleBytes ReadSamples(const Dataset& dataset) {
+  const SampledDataset few(dataset, std::min(dataset.size(), kMostRead));
+  const auto read_all = [&few] {
+    const int64_t before = InputBytes();
+    Sample sample;
+    for (int64_t i = 0; i < few.size(); ++i) few.Read(i, sample);
+    return static_cast<double>(InputBytes() - before) /
+           static_cast<double>(std::max<int64_t>(1, few.size()));
+  };
+  SampleBytes bytes;
+  bytes.first = read_all();
+  bytes.again = read_all();
+  return bytes;
 }
 
 int64_t PeakHostBytes() {

@@ -6,6 +6,7 @@
 
 #include "config/probe_report.h"
 #include "trainer/comm/communicator.h"
+#include "trainer/data/dataset.h"
 #include "trainer/device/device.h"
 #include "trainer/session.h"
 
@@ -45,6 +46,14 @@ class StepTimes {
 /// Nothing with one rank.
 std::vector<config::ProbedAllReduce> TimeAllReduces(Communicator& communicator, Device& device,
                                                     int64_t largest_bytes);
+
+// Bytes of the data set per sample.
+struct SampleBytes {
+  double first = 0;
+  double again = 0;  // The next time: 0 where pictures are kept.
+};
+/// Of a few samples, spread over `dataset`. Throws what reading it throws.
+SampleBytes ReadSamples(const Dataset& dataset);
 
 /// Most that this process has held in memory so far (VmHWM).
 int64_t PeakHostBytes();

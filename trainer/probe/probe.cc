@@ -1,15 +1,14 @@
 #include "trainer/probe/probe.h"
 
 #include <c10/core/CachingDeviceAllocator.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "config/probe_report.h"
@@ -18,11 +17,13 @@
 #include "trainer/claim.h"
 #include "trainer/comm/world.h"
 #include "trainer/control.h"
+#include "trainer/data/input_file.h"
 #include "trainer/failure.h"
 #include "trainer/features/feature_cache.h"
 #include "trainer/host_memory.h"
 #include "trainer/probe/measure.h"
 #include "trainer/probe/sampled_dataset.h"
+#include "trainer/probe/scratch.h"
 #include "trainer/rank_device.h"
 #include "trainer/rank_setup.h"
 #include "trainer/saver.h"
@@ -41,8 +42,10 @@ struct Arguments {
   std::vector<std::string> set;
   std::string out;
   std::vector<int64_t> batches;  // Empty = around the run's own.
-  int64_t max_steps = 60;
+  int64_t max_steps = 0;         // 0 = kUsualSteps, or what the batch sizes take at least.
 };
+
+constexpr int64_t kUsualSteps = 60;
 
 // A step graph needs three steps before it is captured (trainer/step/step_runner.cc), autotuners
 // one or two.
@@ -72,9 +75,9 @@ int ParseArguments(int argc, char** argv, Arguments& arguments, bool& finished) 
                  "Samples per rank to try; default: the run's and less")
       ->delimiter(',')
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
-  app.add_option("--max-steps", arguments.max_steps, "Make at most so many steps in all")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
-      ->default_str("60");
+  app.add_option("--max-steps", arguments.max_steps,
+                 "Make at most so many steps in all (default: 60, or what the sizes take at least)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
   finished = true;
   try {
     app.parse(argc - 1, argv + 1);
@@ -84,35 +87,6 @@ int ParseArguments(int argc, char** argv, Arguments& arguments, bool& finished) 
   finished = false;
   return 0;
 }
-
-// Everything the runs of a probe write lies under it. Rank 0's; the others know the path.
-class Scratch {
- public:
-  explicit Scratch(const World& world) : owner_(world.rank() == 0) {
-    std::string path;
-    if (owner_) {
-      path = (std::filesystem::temp_directory_path() / "lockstep-probe-XXXXXX").string();
-      if (mkdtemp(path.data()) == nullptr) path = "";
-    }
-    path_ = world.BroadcastText(path, 0);
-    if (path_.empty()) {
-      throw CheckpointFailed("cannot make a temporary folder; is TMPDIR a folder with free space?");
-    }
-  }
-  ~Scratch() { Remove(); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-
-  std::filesystem::path path() const { return path_; }
-  void Remove() const {
-    std::error_code error;
-    if (owner_) std::filesystem::remove_all(path_, error);
-  }
-
- private:
-  const bool owner_;
-  std::string path_;
-};
 
 // The report's way to its file: rank 0 writes, after each thing learnt.
 class ReportFile {
@@ -154,11 +128,14 @@ class Probe {
   void Say(const std::string& line) const;
   std::vector<int64_t> Batches() const;
   RunConfig ConfigOf(const Series& series) const;
+  bool KeepsResident() const;
   int64_t SampleSize(int64_t steps, int64_t largest_batch) const;
-  void RunStage(std::vector<config::ProbedStep>& steps);
-  void RunSeries(const Series& series, std::vector<config::ProbedStep>& steps);
-  void ReadEnd(const Series& series, const StepTimes& times,
-               const std::filesystem::path& directory);
+  int64_t EvaluatedSamples(const Series& series) const;
+  void MeasureReading();
+  void RunStage(config::ProbedStage& stage);
+  void RunSeries(const Series& series, config::ProbedStage& stage);
+  static void ReadEnd(const StepTimes& times, const std::filesystem::path& directory,
+                      config::ProbedStage& stage);
   int64_t PeakBytes() const;
 
   const Arguments& arguments_;
@@ -213,11 +190,25 @@ RunConfig Probe::ConfigOf(const Series& series) const {
   config.model.pretrained.clear();  // Weights of any kind take as long.
   config.data.cache_folder = (scratch_.path() / "cache").string();
   // Whether the data stay in the GPU's memory is a matter of all of them, not of the sample.
-  if (config.data.resident == config::Use::kAuto &&
-      ResidentSet::BytesOf(*data_.train) > free_bytes_ / 4) {
-    config.data.resident = config::Use::kNever;
-  }
+  if (!KeepsResident()) config.data.resident = config::Use::kNever;
   return config;
+}
+
+bool Probe::KeepsResident() const {
+  if (config_.data.resident != config::Use::kAuto) {
+    return config_.data.resident == config::Use::kAlways;
+  }
+  return device_->is_gpu() && ResidentSet::BytesOf(*data_.train) <= free_bytes_ / 4;
+}
+
+// What the ledger will count as read from the data set.
+void Probe::MeasureReading() {
+  const std::vector<int64_t> opened = world_.AllGather(InputBytes());
+  report_->opened_bytes = std::accumulate(opened.begin(), opened.end(), int64_t{0});
+  if (!root()) return;
+  const SampleBytes bytes = ReadSamples(*data_.train);
+  report_->sample_bytes = bytes.first;
+  report_->sample_bytes_again = KeepsResident() ? 0 : bytes.again;
 }
 
 // Enough that no picture is read twice where the data have as many; few where each would go through
@@ -226,6 +217,12 @@ int64_t Probe::SampleSize(int64_t steps, int64_t largest_batch) const {
   const bool features = config_.model.freeze != "none" && WhyNoFeatures(config_).empty();
   const int64_t batch = largest_batch * world_.size();
   return features ? 2 * batch : (steps + config_.data.prefetch_batches + 1) * batch;
+}
+
+int64_t Probe::EvaluatedSamples(const Series& series) const {
+  if (!series.last) return 0;
+  const int64_t share = std::clamp(8 * series.batch, kLeastEvaluated, kMostEvaluated);
+  return std::min(data_.eval->size(), share * world_.size());
 }
 
 int64_t Probe::PeakBytes() const {
@@ -238,7 +235,7 @@ int64_t Probe::PeakBytes() const {
   return *std::max_element(all.begin(), all.end());
 }
 
-void Probe::RunSeries(const Series& series, std::vector<config::ProbedStep>& steps) {
+void Probe::RunSeries(const Series& series, config::ProbedStage& stage) {
   report_->attempting = series.batch;
   report_.Write();
   const RunConfig config = ConfigOf(series);
@@ -251,9 +248,7 @@ void Probe::RunSeries(const Series& series, std::vector<config::ProbedStep>& ste
   }
   world_.BroadcastText("", 0);  // The folder is there.
 
-  const int64_t evaluated = std::clamp(8 * series.batch, kLeastEvaluated, kMostEvaluated);
-  const SampledDataset eval(
-      *data_.eval, series.last ? std::min(data_.eval->size(), evaluated * world_.size()) : 0);
+  const SampledDataset eval(*data_.eval, EvaluatedSamples(series));
   StepTimes times(series.warm_steps, series.steps - kLastSteps);
   TrainSetup setup{config, *train_, eval, directory, /*attempt=*/1, *device_, *communicator_};
   setup.one_host = world_.ranks_on_host() == world_.size();
@@ -270,25 +265,26 @@ void Probe::RunSeries(const Series& series, std::vector<config::ProbedStep>& ste
   step.peak_bytes = PeakBytes();
   Say(absl::StrCat(world_.size(), world_.size() == 1 ? " rank, " : " ranks, ", series.batch,
                    " samples a rank: ", std::round(1e5 * step.seconds) / 100, " ms a step"));
-  if (&steps == &report_->steps && steps.empty()) {
+  if (&stage == &report_->first && stage.steps.empty()) {
     report_->startup_seconds = times.startup_seconds();
     report_->cache_seconds = times.Before(Phase::kEval);
     if (report_->cache_seconds > 0) {
       report_->cached_samples = train_->size() * config.model.feature_views + eval.size();
     }
   }
-  steps.push_back(std::move(step));
-  report_->reduced_bytes = times.reduced_bytes();
+  stage.steps.push_back(std::move(step));
+  stage.reduced_bytes = times.reduced_bytes();
   report_->attempting = 0;
-  if (series.last && root()) ReadEnd(series, times, directory.root());
+  stage.evaluated_samples = eval.size();
+  if (series.last && root()) ReadEnd(times, directory.root(), stage);
   report_.Write();
   std::error_code error;
   if (root()) std::filesystem::remove_all(directory.root(), error);
 }
 
 // What came behind the steps: result.json has the phases of all, `times` those until the last step.
-void Probe::ReadEnd(const Series& series, const StepTimes& times,
-                    const std::filesystem::path& directory) {
+void Probe::ReadEnd(const StepTimes& times, const std::filesystem::path& directory,
+                    config::ProbedStage& stage) {
   const config::RunDirectory run(directory);
   const auto text = config::ReadFile(run.result());
   if (!text.ok()) throw CheckpointFailed(std::string(text.status().message()));
@@ -296,11 +292,9 @@ void Probe::ReadEnd(const Series& series, const StepTimes& times,
   const auto since_last_step = [&](Phase phase) {
     return phases.at(config::PhaseName(phase)).get<double>() - times.UntilLast(phase);
   };
-  const int64_t evaluated = std::clamp(8 * series.batch, kLeastEvaluated, kMostEvaluated);
-  report_->evaluated_samples = std::min(data_.eval->size(), evaluated * world_.size());
-  report_->evaluation_seconds = since_last_step(Phase::kEval);
-  report_->checkpoint_stall_seconds = times.BetweenLast(Phase::kCheckpointStall);
-  report_->checkpoint_write_seconds = since_last_step(Phase::kCheckpointStall);
+  stage.evaluation_seconds = since_last_step(Phase::kEval);
+  stage.checkpoint_stall_seconds = times.BetweenLast(Phase::kCheckpointStall);
+  stage.checkpoint_write_seconds = since_last_step(Phase::kCheckpointStall);
   int64_t bytes = 0;
   int64_t written = 0;
   std::error_code error;
@@ -309,35 +303,38 @@ void Probe::ReadEnd(const Series& series, const StepTimes& times,
     if (entry->is_regular_file()) bytes += static_cast<int64_t>(entry->file_size());
     if (entry->path().filename() == "manifest.json") ++written;
   }
-  report_->checkpoint_bytes = written > 0 ? bytes / written : 0;
+  stage.checkpoint_bytes = written > 0 ? bytes / written : 0;
 }
 
-void Probe::RunStage(std::vector<config::ProbedStep>& steps) {
+void Probe::RunStage(config::ProbedStage& stage) {
   const std::vector<int64_t> batches = Batches();
   const int64_t warm = std::max<int64_t>(kLeastWarmSteps, config_.data.prefetch_batches + 1);
   const auto series = static_cast<int64_t>(batches.size());
-  const int64_t each = arguments_.max_steps / (series * stages_);
   const int64_t least = warm + kFewestTimed + kLastSteps;
-  if (each < least) {
+  const int64_t least_in_all = least * series * stages_;
+  const int64_t in_all =
+      arguments_.max_steps > 0 ? arguments_.max_steps : std::max(kUsualSteps, least_in_all);
+  if (in_all < least_in_all) {
     throw Refusal{TrainerExit::kBadConfig,
-                  absl::StrCat("--max-steps ", arguments_.max_steps,
-                               " is too few: ", series * stages_, " batch sizes take at least ",
-                               least, " steps each, ", least * series * stages_, " in all")};
+                  absl::StrCat("--max-steps ", in_all, " is too few: ", series, " batch sizes",
+                               stages_ > 1 ? ", frozen and unfrozen," : "", " take at least ",
+                               least, " steps each, ", least_in_all, " in all")};
   }
+  const int64_t each = in_all / (series * stages_);
   train_ = std::make_unique<SampledDataset>(*data_.train, SampleSize(each, batches.back()));
   for (int64_t i = 0; i < series; ++i) {
     const auto index = static_cast<size_t>(i);
-    bool last = i + 1 == series && &steps == &report_->steps;
+    bool last = i + 1 == series;
     if (last && root()) {
       std::error_code error;
       const auto space = std::filesystem::space(scratch_.path(), error);
       // Without room for the checkpoints the run would wait for it for ever.
       last = !error && static_cast<int64_t>(space.available) >
-                           2 * kCheckpointCopies * report_->reduced_bytes + (64 << 20);
+                           2 * kCheckpointCopies * stage.reduced_bytes + (64 << 20);
       if (!last) Say("no room in the temporary folder to time a checkpoint and an evaluation");
     }
     last = world_.BroadcastText(last ? "1" : "0", 0) == "1";
-    RunSeries({batches[index], warm, each, last}, steps);
+    RunSeries({batches[index], warm, each, last}, stage);
   }
 }
 
@@ -373,12 +370,15 @@ void Probe::Run() {
 
   const bool unfreezes = !config_.model.unfreeze_after.is_zero() && config_.model.freeze != "none";
   stages_ = unfreezes ? 2 : 1;
-  RunStage(report_->steps);
+  MeasureReading();
+  RunStage(report_->first);
   if (unfreezes) {
     config_.model.freeze = "none";
     RunStage(report_->unfrozen);
   }
-  report_->all_reduces = TimeAllReduces(*communicator_, *device_, report_->reduced_bytes);
+  report_->all_reduces =
+      TimeAllReduces(*communicator_, *device_,
+                     std::max(report_->first.reduced_bytes, report_->unfrozen.reduced_bytes));
   report_.Write();
 }
 

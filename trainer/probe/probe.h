@@ -1,4 +1,4 @@
-// `mpirun -np N lockstep-trainer probe run.yaml --out FILE [--batches 8,16,32] [--max-steps 60]`:
+// `mpirun -np N lockstep-trainer probe run.yaml --out FILE [--batches 8,16,32] [--max-steps N]`:
 // what a run takes on these devices, measured with the run's own step loop.
 //
 // For each local batch size Train() itself makes a few steps of the real model on the real devices

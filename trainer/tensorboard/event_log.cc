@@ -121,7 +121,8 @@ void EventLog::Add(int64_t step, const Summary& summary) {
   const double now = Now();
   file_->Append(SummaryEvent(now, step, summary));
   if (now - flushed_at_ >= kFlushSeconds || now < flushed_at_ ||
-      file_->buffered_bytes() >= kFlushBytes) {
+      (!waiting_ && file_->buffered_bytes() >= kFlushBytes) ||
+      file_->buffered_bytes() >= kMostWaitingBytes) {
     Flush();
   }
 }
@@ -129,8 +130,15 @@ void EventLog::Add(int64_t step, const Summary& summary) {
 EventPosition EventLog::Flush() {
   if (off_ || !file_ || file_->buffered_bytes() == 0) return position_;
   flushed_at_ = Now();
-  if (const absl::Status flushed = file_->Flush(); !flushed.ok()) Fail(flushed);
-  if (file_->flushed_bytes() > 0) {
+  const absl::Status flushed = file_->Flush();
+  if (!flushed.ok() && file_->buffered_bytes() >= kMostWaitingBytes) {
+    Fail(flushed);
+  } else if (!flushed.ok() && !std::exchange(waiting_, true)) {
+    warn_(absl::StrCat("note: ", flushed.message(),
+                       "; events for TensorBoard wait until that is possible again"));
+  }
+  if (flushed.ok()) {
+    waiting_ = false;
     position_ = {file_->path().filename().string(), file_->flushed_bytes()};
   }
   return position_;

@@ -10,8 +10,9 @@
 // where it had been made once and lost with a crash, an open TensorBoard keeps both points, which
 // are the same.
 //
-// Nothing here throws or stops a run: what cannot be written turns the log off for this attempt,
-// with one warning. Not thread-safe, but for Sync().
+// Nothing here throws or stops a run. While a file cannot be written (the disk is full) points wait
+// in memory, up to kMostWaitingBytes; more than that, or a folder that cannot be made, turns the
+// log off for this attempt. Each with one warning. Not thread-safe, but for Sync().
 #pragma once
 
 #include <atomic>
@@ -26,6 +27,9 @@
 #include "trainer/tensorboard/record_file.h"
 
 namespace lockstep::trainer {
+
+// Some thousand logged steps.
+inline constexpr size_t kMostWaitingBytes = 4 << 20;
 
 // What belongs to a checkpoint.
 struct EventPosition {
@@ -65,6 +69,7 @@ class EventLog {
   int64_t step_;
   std::function<void(const std::string&)> warn_;
   bool off_ = false;
+  bool waiting_ = false;  // The last flush failed.
   std::optional<RecordFile> file_;
   std::atomic<const RecordFile*> begun_{nullptr};  // The same for Sync(): once there, it stays.
   double flushed_at_ = 0;                          // Seconds since 1970.

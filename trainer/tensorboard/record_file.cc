@@ -43,13 +43,18 @@ RecordFile::RecordFile(RecordFile&& other) noexcept
     : path_(std::move(other.path_)),
       fd_(std::exchange(other.fd_, -1)),
       buffer_(std::move(other.buffer_)),
-      flushed_bytes_(other.flushed_bytes_) {}
+      flushed_bytes_(other.flushed_bytes_),
+      torn_(other.torn_) {}
 
 RecordFile::~RecordFile() {
   if (fd_ >= 0) close(fd_);
 }
 
 absl::Status RecordFile::Flush() {
+  if (torn_ && ftruncate(fd_, flushed_bytes_) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot cut ", path_.string()));
+  }
+  torn_ = false;
   size_t done = 0;
   while (done < buffer_.size()) {
     const ssize_t n = write(fd_, buffer_.data() + done, buffer_.size() - done);
@@ -58,7 +63,7 @@ absl::Status RecordFile::Flush() {
       absl::Status failed = absl::ErrnoToStatus(n < 0 ? errno : ENOSPC,
                                                 absl::StrCat("cannot write ", path_.string()));
       // Where this fails, too, a reader stops at the torn record, which is the last one.
-      (void)!ftruncate(fd_, flushed_bytes_);
+      torn_ = ftruncate(fd_, flushed_bytes_) != 0;
       return failed;
     }
     done += static_cast<size_t>(n);

@@ -6,7 +6,7 @@
 //
 // Records collect in memory; Flush() hands all of them to the kernel with one write. A flush that
 // fails cuts the file back to where the flush before it ended, so that it always ends with a whole
-// record. Not thread-safe, but for Sync().
+// record, and keeps the records for the next flush. Not thread-safe, but for Sync().
 #pragma once
 
 #include <cstdint>
@@ -47,6 +47,7 @@ class RecordFile {
   int fd_;
   std::string buffer_;
   int64_t flushed_bytes_ = 0;
+  bool torn_ = false;  // The file ends with part of a record.
 };
 
 }  // namespace lockstep::trainer

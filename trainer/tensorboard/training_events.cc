@@ -45,7 +45,8 @@ void TrainingEvents::Timing(double step_seconds, int64_t samples) {
 }
 
 void TrainingEvents::Step(const LoggedStep& logged, const PhaseSeconds& phases) {
-  // A step that was read before its time was known keeps the speed of the one before.
+  // A step that was read before its time was known keeps the speed of the one before; the first
+  // step of an attempt has none then.
   if (seconds_ > 0) samples_per_second_ = static_cast<double>(samples_) / seconds_;
   seconds_ = 0;
   samples_ = 0;
@@ -54,7 +55,9 @@ void TrainingEvents::Step(const LoggedStep& logged, const PhaseSeconds& phases) 
   summary_.Scalar(score_tag_, logged.score);
   summary_.Scalar("learning_rate", logged.learning_rate);
   summary_.Scalar("gradient_norm", logged.gradient_norm);
-  summary_.Scalar("throughput/samples_per_second", samples_per_second_);
+  if (samples_per_second_ > 0) {
+    summary_.Scalar("throughput/samples_per_second", samples_per_second_);
+  }
 
   constexpr auto kStall = static_cast<size_t>(config::Phase::kCheckpointStall);
   summary_.Scalar("time/checkpoint_stall_seconds", phases[kStall] - phases_[kStall]);

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sched.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
@@ -35,14 +37,16 @@ while [ $# -gt 0 ]; do
 done
 write() {  # attempting, does_not_fit
   {
-    echo '{"format": 1, "threads_per_rank": 1, "device": "cpu", "gpu": false, "train_samples": 1000,'
+    stage="\"reduced_bytes\": 1000000, \"evaluated_samples\": 0, \"evaluation_seconds\": 0,
+      \"checkpoint_bytes\": 1000000000, \"checkpoint_stall_seconds\": 0,
+      \"checkpoint_write_seconds\": 0"
+    echo '{"format": 2, "threads_per_rank": 1, "device": "cpu", "gpu": false, "train_samples": 1000,'
     echo ' "eval_samples": 0, "micro_batch_size": 0, "available_bytes": 99000000000,'
-    echo ' "reduced_bytes": 1000000, "startup_seconds": 0, "unfrozen": [], "cached_samples": 0,'
-    echo ' "cache_seconds": 0, "evaluated_samples": 0, "evaluation_seconds": 0,'
-    echo ' "checkpoint_bytes": 0, "checkpoint_stall_seconds": 0, "checkpoint_write_seconds": 0,'
+    echo ' "startup_seconds": 0, "cached_samples": 0, "cache_seconds": 0, "opened_bytes": 0,'
+    echo ' "sample_bytes": 0, "sample_bytes_again": 0,'
     echo " \"does_not_fit_why\": \"\", \"attempting\": $1, \"does_not_fit\": $2, \"ranks\": $NP,"
     echo ' "all_reduces": [{"bytes": 1000, "seconds": 1e-5}, {"bytes": 1000000, "seconds": 1e-3}],'
-    echo "\"steps\": [$steps]}"
+    echo "\"first\": {\"steps\": [$steps], $stage}, \"unfrozen\": {\"steps\": [], $stage}}"
   } > "$out"
 }
 steps=
@@ -70,11 +74,11 @@ class PlanVerbTest : public ::testing::Test {
     Script("bin/mpirun", kMpirun);
     Behave("");
     file_ = folder_
-                .Write("run.yaml",
-                       "name: planned\nresources: {device: cpu}\n"
-                       "data: {kind: shapes, train_samples: 1000}\n"
-                       "model: {name: cnn, cnn: {blocks: [{filters: 4}]}}\n"
-                       "training: {duration: 10ep, global_batch_size: 100}\n")
+                .Write("run.yaml", Name() +
+                                       "\nresources: {device: cpu}\n"
+                                       "data: {kind: shapes, train_samples: 1000}\n"
+                                       "model: {name: cnn, cnn: {blocks: [{filters: 4}]}}\n"
+                                       "training: {duration: 10ep, global_batch_size: 100}\n")
                 .string();
   }
   std::string Program() const { return (folder_.path() / "bin/lockstep").string(); }
@@ -109,13 +113,19 @@ class PlanVerbTest : public ::testing::Test {
                                      ", per_kwh: 0.5, power: {cpu_rank_watts: 100}}\n")
         .string();
   }
+  static int Slots() {
+    cpu_set_t cpus;
+    return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+  }
+  // Of this process, since another may run the same test.
+  static std::string Name() { return "name: planned-" + std::to_string(getpid()); }
   static size_t GangFolders() {
     size_t count = 0;
     for (const auto& entry : fs::directory_iterator("/tmp")) {
       if (entry.path().string().find("/lockstep-gang-") == std::string::npos) continue;
       std::ifstream file(entry.path() / "run.yaml");
       std::string first;
-      count += std::getline(file, first) && first == "name: planned" ? 1u : 0u;
+      count += std::getline(file, first) && first == Name() ? 1u : 0u;
     }
     return count;
   }
@@ -136,7 +146,7 @@ TEST_F(PlanVerbTest, OneRankIsProbedAndPlanned) {
   EXPECT_FALSE(row["run"].contains("cost"));
   EXPECT_THAT(plan["price_source"].get<std::string>(), HasSubstr("--prices lockstepd.yaml"));
   EXPECT_THAT(Calls(), AllOf(HasSubstr("np=1 probe /tmp/lockstep-gang-"),
-                             HasSubstr("--batches 25,50,100 --max-steps 60")));
+                             HasSubstr("--batches 25,50,100\n")));
 }
 
 TEST_F(PlanVerbTest, WhatTheMachineHasNotIsExtrapolatedAndSaysSo) {
@@ -147,6 +157,28 @@ TEST_F(PlanVerbTest, WhatTheMachineHasNotIsExtrapolatedAndSaysSo) {
                                 HasSubstr("over 100GbE between ")));
   EXPECT_THAT(Calls(), AllOf(HasSubstr("training.global_batch_size=8192"),
                              Not(HasSubstr("np=4096")), HasSubstr("--batches 2,")));
+}
+
+// A rank that has the machine for itself says nothing of ranks that share one.
+TEST_F(PlanVerbTest, WhatIsExtrapolatedIsExtrapolatedFromAFullMachine) {
+  const Json plan = PlanJson({"--ranks", "1,4096", "--set", "training.global_batch_size=8192"});
+  const Json& basis = plan["probes"].back();
+  EXPECT_EQ(basis["ranks"], Slots());
+  EXPECT_EQ(plan["rows"].size(), 2u);
+}
+
+TEST_F(PlanVerbTest, BytesMovedCostWhatTheirSourceCosts) {
+  const std::string prices =
+      folder_
+          .Write("lockstepd.yaml",
+                 "price: {currency: EUR, transfers: [{source: checkpoint, per_gb: 0.02}]}\n")
+          .string();
+  const Json plan = PlanJson({"--ranks", "1", "--prices", prices});
+  const Json& row = plan["rows"][0];
+  EXPECT_EQ(row["moved_bytes"]["checkpoint"], 10e9);  // One of 1 GB an epoch.
+  EXPECT_NEAR(row["run"]["transfer_cost"].get<double>(), 0.2, 1e-9);
+  EXPECT_NEAR(row["run"]["cost"].get<double>(), 0.2, 1e-9);
+  EXPECT_NEAR(row["epoch"]["cost"].get<double>(), 0.02, 1e-9);
 }
 
 TEST_F(PlanVerbTest, PricesOfAFileMakeMoneyAndEnergy) {
@@ -164,6 +196,7 @@ TEST_F(PlanVerbTest, PricesOfARunningCoordinatorAreTaken) {
   const Json plan = PlanJson({"--ranks", "1"});
   EXPECT_EQ(plan["currency"], "CHF");
   EXPECT_EQ(plan["price_source"], "the coordinator's");
+  EXPECT_THAT(Plan({"--ranks", "1"}).err, HasSubstr("1 run is under way here"));
 }
 
 TEST_F(PlanVerbTest, TheTableAdvisesInWordsAndTalksOnStderr) {
@@ -185,8 +218,29 @@ TEST_F(PlanVerbTest, ABatchThatDoesNotFitIsAnAnswerWithWhatWouldFit) {
   EXPECT_EQ(plan["rows"][0]["micro_batch_size"], 50);
   EXPECT_EQ(plan["advice"]["ranks"], 0);
   // Two sizes fitted the first time, too few for a line.
-  EXPECT_THAT(Calls(), AllOf(HasSubstr("--batches 25,50,100 "), HasSubstr("--batches 12,25,50 ")));
+  EXPECT_THAT(Calls(),
+              AllOf(HasSubstr("--batches 25,50,100\n"), HasSubstr("--batches 12,25,50\n")));
   EXPECT_THAT(Plan({"--ranks", "1"}).out, HasSubstr("set training.micro_batch_size: 50"));
+}
+
+// What a probe dies of keeps it from timing all-reduces, evaluation and checkpoint.
+TEST_F(PlanVerbTest, AProbeThatDiedIsMadeAgainWithWhatFits) {
+  const int slots = Slots();
+  Behave("TOO_MUCH=" + std::to_string(8192 / slots));
+  const Json plan = PlanJson({"--ranks", "4096", "--set", "training.global_batch_size=8192"});
+  const std::string half = std::to_string(8192 / slots / 2) + " ";
+  const std::string quarter = std::to_string(8192 / slots / 4) + ",";
+  EXPECT_THAT(Calls(), HasSubstr("--batches 2," + quarter + half));
+  EXPECT_EQ(plan["probes"][0]["attempting"], 0);
+  EXPECT_EQ(plan["probes"][0]["does_not_fit"], 8192 / slots);
+}
+
+TEST_F(PlanVerbTest, TheSmallestBatchesArePlannedWhereLargerOnesDoNotFit) {
+  Behave("TOO_MUCH=4");
+  const Json plan = PlanJson({"--ranks", "1", "--set", "training.global_batch_size=2"});
+  EXPECT_EQ(plan["rows"][0]["fits"], true);
+  EXPECT_EQ(plan["advice"]["ranks"], 1);
+  EXPECT_THAT(Calls(), AllOf(HasSubstr("--batches 1,2,4 "), HasSubstr("--batches 1,2,3 ")));
 }
 
 TEST_F(PlanVerbTest, NothingThatFitsIsAnErrorWithAHint) {
@@ -202,6 +256,16 @@ TEST_F(PlanVerbTest, WhatTheTrainerSaysOfAFailureIsPassedOn) {
   EXPECT_EQ(result.code, 1);
   EXPECT_THAT(result.err, HasSubstr("data.path: no such folder"));
   EXPECT_EQ(GangFolders(), 0u);
+}
+
+TEST_F(PlanVerbTest, AReasonIsToldOnceAndWithoutMpirunsOwnWords) {
+  Behave(
+      "for rank in 0 1; do echo \"lockstep-trainer probe: rank $rank: two bad pictures:\n  a\"; "
+      "done >&2; echo '-----\nmpirun detected' >&2; exit 20");
+  const Result result = Plan({"--ranks", "1"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_EQ(result.err.substr(result.err.find("lockstep plan")),
+            "lockstep plan:\nrank 0: two bad pictures:\n  a\n");
 }
 
 TEST_F(PlanVerbTest, AnInterruptLeavesNothingBehind) {
@@ -224,9 +288,28 @@ TEST_F(PlanVerbTest, AnInterruptLeavesNothingBehind) {
   EXPECT_THAT(state, AnyOf("gone", "Z", "X"));
 }
 
+TEST_F(PlanVerbTest, AClosedTerminalLeavesNothingBehind) {
+  Behave("echo 'probe: under way' >&2; sleep 300");
+  Process process(Command({"--ranks", "1"}), Environment());
+  ASSERT_TRUE(process.AwaitErr("under way"));
+  process.Signal(SIGHUP);
+  EXPECT_EQ(process.Wait(), 128 + SIGHUP);
+  EXPECT_EQ(GangFolders(), 0u);
+}
+
 TEST_F(PlanVerbTest, NothingIsLeftOfAPlanThatWorked) {
   EXPECT_EQ(Plan({"--ranks", "1"}).code, 0);
   EXPECT_EQ(GangFolders(), 0u);
+}
+
+// A coordinator beside it sweeps the folders whose owner is gone. Probes come and go.
+TEST_F(PlanVerbTest, ItsFolderIsItsOwnFromTheFirstProbeToTheLast) {
+  Behave("readlink /proc/$(cut -d' ' -f1 \"$TMPDIR/owner\")/exe >> \"$here/owners\"; TOO_MUCH=60");
+  ASSERT_EQ(Plan({"--ranks", "1"}).code, 0);
+  std::ifstream file(folder_.path() / "bin/owners");
+  int probes = 0;
+  for (std::string owner; std::getline(file, owner); ++probes) EXPECT_EQ(owner, Program());
+  EXPECT_GT(probes, 1);
 }
 
 TEST_F(PlanVerbTest, WrongArgumentsAreExitTwoAndStartNothing) {
@@ -239,6 +322,8 @@ TEST_F(PlanVerbTest, WrongArgumentsAreExitTwoAndStartNothing) {
   refused({"--ranks", "0"}, "expected a number above 0");
   refused({"--ranks", "5000"}, "at most 4096");
   refused({"--ranks", "101"}, "which 101 ranks cannot share");
+  refused({"--ranks", "3", "--set", "model={name: resnet18, sync_batch_norm: true}"},
+          "which 3 ranks cannot share equally");
   refused({"--set", "training.duration=soon"}, "training.duration");
   refused({"--prices", "/no/such/file"}, "/no/such/file");
   EXPECT_EQ(Calls(), "");

@@ -39,7 +39,7 @@ class DaemonTest : public ::testing::Test {
     options.config.metrics_address = metrics;
     options.config.tcp_address = tcp;
     options.config.slots = 2;
-    options.version = "test";
+    options.build.version = "test";
     options.launcher = &launcher_;
     options.shut_down = [] {};
     options.log_messages = [] { return std::map<std::string, int64_t>{{"warning", 7}}; };

@@ -1,10 +1,14 @@
 #include "launch/launcher/gang_files.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <signal.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <fstream>
+#include <thread>
 
 #include "config/exit_code.h"
 #include "config/run_directory.h"
@@ -150,6 +154,48 @@ TEST_F(GangFilesTest, ALogKeepsItsEnd) {
   EXPECT_EQ(std::filesystem::file_size(log), 1003U);
   BoundLog(log, 400);
   EXPECT_EQ(ReadTail(log, 10000), "[older output was dropped]\n" + std::string(97, 'a') + "end");
+}
+
+bool CanCutTheFrontOff(const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / "two-blocks";
+  std::ofstream(file) << std::string(8192, 'a');
+  const int fd = open(file.c_str(), O_WRONLY | O_CLOEXEC);
+  const bool can = fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, 0, 4096) == 0;
+  close(fd);
+  return can;
+}
+
+TEST_F(GangFilesTest, NoLineIsLostBetweenTheDroppedOnesAndTheEnd) {
+  if (!CanCutTheFrontOff(dir_)) GTEST_SKIP() << dir_ << " cannot cut the front off a file";
+  constexpr int64_t kLimit = 20000;
+  const std::filesystem::path log = Attempt() / "trainer.log";
+  Write(log, "");
+  std::atomic<bool> enough = false;
+  int written = 0;
+  std::thread writer([&] {
+    const int fd = open(log.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+    for (; !enough; ++written) {
+      const std::string line = std::to_string(written) + '\n';
+      EXPECT_EQ(write(fd, line.data(), line.size()), static_cast<ssize_t>(line.size()));
+    }
+    close(fd);
+  });
+  for (int times = 0; times < 10;) {
+    if (std::filesystem::file_size(log) <= kLimit) continue;
+    BoundLog(log, kLimit);
+    ++times;
+  }
+  enough = true;
+  writer.join();
+  std::ifstream kept(log);
+  std::string line;
+  std::getline(kept, line);
+  EXPECT_EQ(line, "[older output was dropped]");
+  std::getline(kept, line);  // The end of one.
+  std::getline(kept, line);
+  int next = std::stoi(line) + 1;
+  while (std::getline(kept, line)) ASSERT_EQ(line, std::to_string(next++));
+  EXPECT_EQ(next, written);
 }
 
 TEST_F(GangFilesTest, ALinkInTheLogsPlaceIsLeftAlone) {

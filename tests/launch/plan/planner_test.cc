@@ -19,13 +19,13 @@ ProbeReport Probe(int ranks, double per_sample, double per_step, std::vector<int
   probe.train_samples = 1000;
   probe.eval_samples = 100;
   probe.available_bytes = int64_t{1} << 30;
-  probe.reduced_bytes = 1000000;
+  probe.first.reduced_bytes = 1000000;
   for (const int64_t batch : batches) {
-    probe.steps.push_back({.local_batch = batch,
-                           .timed = 10,
-                           .seconds = static_cast<double>(batch) * per_sample + per_step,
-                           .phase_seconds = {},
-                           .peak_bytes = 100000000 + batch * 1000000});
+    probe.first.steps.push_back({.local_batch = batch,
+                                 .timed = 10,
+                                 .seconds = static_cast<double>(batch) * per_sample + per_step,
+                                 .phase_seconds = {},
+                                 .peak_bytes = 100000000 + batch * 1000000});
   }
   if (ranks > 1) probe.all_reduces = {{1000, 1e-5}, {1000000, 1.009e-3}};  // 9 us + 1 ns a byte.
   return probe;
@@ -64,11 +64,11 @@ TEST(PlannerTest, StartEvaluationsAndCheckpointsCount) {
   PlanRequest request = Request();
   ProbeReport& probe = request.probes[0];
   probe.startup_seconds = 3;
-  probe.evaluated_samples = 20;  // A fifth of them, in 0.1 s.
-  probe.evaluation_seconds = 0.1;
-  probe.checkpoint_bytes = 1;
-  probe.checkpoint_stall_seconds = 0.01;
-  probe.checkpoint_write_seconds = 0.2;
+  probe.first.evaluated_samples = 20;  // A fifth of them, in 0.1 s.
+  probe.first.evaluation_seconds = 0.1;
+  probe.first.checkpoint_bytes = 1;
+  probe.first.checkpoint_stall_seconds = 0.01;
+  probe.first.checkpoint_write_seconds = 0.2;
   request.config.training.eval_every = Duration::Epochs(1);
   request.config.checkpoint.every = Duration::Steps(10);
   const PlanRow row = OnlyRow(request);
@@ -80,10 +80,34 @@ TEST(PlannerTest, StartEvaluationsAndCheckpointsCount) {
 
 TEST(PlannerTest, ThereIsAnEvaluationAtTheEndThatNoPeriodAsksFor) {
   PlanRequest request = Request();
-  request.probes[0].evaluated_samples = 100;
-  request.probes[0].evaluation_seconds = 0.5;
+  request.probes[0].first.evaluated_samples = 100;
+  request.probes[0].first.evaluation_seconds = 0.5;
   request.config.training.eval_every = Duration::Steps(15);  // After 15, 30 and at 40.
   EXPECT_NEAR(OnlyRow(request).run.seconds, 40 * 0.060 + 3 * 0.5, 1e-9);
+}
+
+TEST(PlannerTest, AnEvaluationWithTheLastStepIsTheOneAtTheEnd) {
+  PlanRequest request = Request();
+  request.probes[0].first.evaluated_samples = 100;
+  request.probes[0].first.evaluation_seconds = 0.5;
+  request.config.training.eval_every = Duration::Epochs(1);
+  request.config.training.global_batch_size = 30;  // 33.3 steps an epoch, 67 in all: at 34 and 67.
+  EXPECT_NEAR(OnlyRow(request).run.seconds, 67 * 0.040 + 2 * 0.5, 1e-9);
+}
+
+TEST(PlannerTest, ADataSetSmallerThanTheBatchIsEvaluatedOnceAStepAtMost) {
+  PlanRequest request = Request();
+  request.probes[0].train_samples = 25;  // Two epochs a step.
+  request.probes[0].first.evaluated_samples = 100;
+  request.probes[0].first.evaluation_seconds = 0.5;
+  request.probes[0].first.checkpoint_stall_seconds = 0.01;
+  request.config.training.eval_every = Duration::Epochs(1);
+  request.config.checkpoint.every = Duration::Epochs(1);
+  request.config.training.duration = Duration::Epochs(4);
+  const PlanRow row = OnlyRow(request);
+  EXPECT_EQ(row.steps, 2);
+  EXPECT_NEAR(row.run.seconds, 2 * 0.060 + 2 * 0.5 + 0.01, 1e-9);
+  EXPECT_NEAR(row.epoch.seconds, 0.5 * (0.060 + 0.5 + 0.01), 1e-9);
 }
 
 TEST(PlannerTest, AGlobalBatchIsSharedAndABatchPerRankAddsUp) {
@@ -122,6 +146,15 @@ TEST(PlannerTest, ARunOfAWallTimeSaysHowFarItComes) {
   EXPECT_NEAR(row.epochs, 100, 1e-6);
 }
 
+TEST(PlannerTest, AWallTimeIsFollowedByTheLastEvaluationAndCheckpoint) {
+  PlanRequest request = Request();
+  request.config.training.duration = Duration::Seconds(120);
+  request.probes[0].first.evaluated_samples = 100;
+  request.probes[0].first.evaluation_seconds = 0.5;
+  request.probes[0].first.checkpoint_write_seconds = 0.2;
+  EXPECT_NEAR(OnlyRow(request).run.seconds, 120.7, 1e-9);
+}
+
 TEST(PlannerTest, MoneyIsHardwareTimeAndEnergy) {
   PlanRequest request = Request();
   request.ranks = {2};
@@ -135,6 +168,49 @@ TEST(PlannerTest, MoneyIsHardwareTimeAndEnergy) {
   EXPECT_NEAR(row.run.energy_kwh, 1.0, 1e-9);     // 2 x 500 W x 1 h
   EXPECT_NEAR(row.run.energy_cost, 0.30, 1e-9);
   EXPECT_NEAR(row.run.cost(), 4.30, 1e-9);
+}
+
+TEST(PlannerTest, BytesMovedAreCountedAsTheLedgerDoes) {
+  PlanRequest request = Request();
+  request.ranks = {2};
+  ProbeReport probe = Probe(2, 1e-3, 10e-3, {6, 12, 25});
+  probe.first.checkpoint_bytes = 500;
+  probe.opened_bytes = 64;
+  probe.sample_bytes = probe.sample_bytes_again = 10;
+  probe.first.evaluated_samples = 100;
+  request.probes = {probe};
+  request.config.checkpoint.every = Duration::Steps(10);  // After 10, 20, 30, and the last, 40.
+  request.config.training.eval_every = Duration::Epochs(1);
+  request.prices = [](double) {
+    Prices prices;
+    prices.known = true;
+    prices.dataset_per_gb = 1;
+    prices.checkpoint_per_gb = 1e3;
+    prices.allreduce_per_gb = 1e6;
+    return prices;
+  };
+  const PlanRow row = OnlyRow(request);
+  EXPECT_NEAR(row.moved.allreduce, 2 * 40 * 1e6, 1e-6);
+  EXPECT_NEAR(row.moved.checkpoint, 4 * 500, 1e-6);
+  EXPECT_NEAR(row.moved.dataset, 64 + 2 * 1000 * 10 + 2 * 100 * 10, 1e-6);
+  EXPECT_NEAR(row.run.cost(), (80e6 * 1e6 + 2000 * 1e3 + 22064) / 1e9, 1e-9);
+  EXPECT_NEAR(row.epoch.cost(), row.run.cost() / 2, 1e-9);
+}
+
+TEST(PlannerTest, OneRankGivesNothingToAllReduce) {
+  EXPECT_EQ(OnlyRow(Request()).moved.allreduce, 0);
+}
+
+TEST(PlannerTest, PicturesThatAreKeptAreReadOnceByEachRank) {
+  PlanRequest request = Request();
+  request.ranks = {2};
+  request.probes = {Probe(2, 1e-3, 10e-3, {6, 12, 25})};
+  request.probes[0].sample_bytes = 10;
+  request.config.training.duration = Duration::Epochs(30);
+  request.probes[0].eval_samples = 0;
+  EXPECT_NEAR(OnlyRow(request).moved.dataset, 2 * 1000 * 10, 1e-6);
+  request.config.data.cache = config::PictureCacheKind::kDisk;  // Which the ranks share.
+  EXPECT_NEAR(OnlyRow(request).moved.dataset, 1000 * 10, 1e-6);
 }
 
 TEST(PlannerTest, WithoutPricesThereIsNoMoney) {
@@ -180,7 +256,7 @@ TEST(PlannerTest, OnAGpuWhatTravelsBehindTheBackwardPassIsNotWaitedFor) {
   request.ranks = {4};
   request.probes = {Probe(2, 1e-3, 10e-3, {6, 12, 25})};
   request.probes[0].gpu = true;
-  request.probes[0].reduced_bytes = 250 << 20;
+  request.probes[0].first.reduced_bytes = 250 << 20;
   request.interconnect = Link{"fast", 0, 1e11, false, ""};
   const PlanRow row = OnlyRow(request);
   // 1.5 x 262 MB at 100 GB/s are 3.9 ms; nine tenths hide behind 8.7 ms of backward.
@@ -200,7 +276,7 @@ TEST(PlannerTest, AMicroBatchIsWhatMemoryIsCountedFor) {
   PlanRequest request = Request();
   request.probes[0].available_bytes = 150000000;
   request.probes[0].micro_batch_size = 25;
-  for (auto& step : request.probes[0].steps) {
+  for (auto& step : request.probes[0].first.steps) {
     step.peak_bytes = 100000000 + std::min<int64_t>(step.local_batch, 25) * 1000000;
   }
   const PlanRow row = OnlyRow(request);
@@ -217,6 +293,14 @@ TEST(PlannerTest, WhatTheProbeFoundTooLargeDoesNotFit) {
   EXPECT_EQ(row.micro_batch_size, 25);
 }
 
+TEST(PlannerTest, WhatDidNotFitInMicroBatchesDoesNotFit) {
+  PlanRequest request = Request();
+  request.probes = {Probe(1, 1e-3, 10e-3, {6, 12, 25})};
+  request.probes[0].micro_batch_size = 25;
+  request.probes[0].does_not_fit = 50;
+  EXPECT_FALSE(OnlyRow(request).fits);
+}
+
 TEST(PlannerTest, FeaturesCachedFirstAreCountedForAllSamples) {
   PlanRequest request = Request();
   request.config.model.feature_views = 2;
@@ -225,10 +309,58 @@ TEST(PlannerTest, FeaturesCachedFirstAreCountedForAllSamples) {
   EXPECT_NEAR(OnlyRow(request).run.seconds, 7 + 40 * 0.060, 1e-9);
 }
 
+TEST(PlannerTest, CachedFeaturesReadEachPictureOnceUntilTheTrunkTrains) {
+  PlanRequest request = Request();
+  request.config.training.duration = Duration::Epochs(10);
+  request.config.model.unfreeze_after = Duration::Epochs(8);
+  request.config.training.eval_every = Duration::Epochs(1);
+  ProbeReport& probe = request.probes[0];
+  probe.unfrozen = probe.first;
+  probe.cached_samples = 110;
+  probe.sample_bytes = probe.sample_bytes_again = 10;
+  EXPECT_NEAR(OnlyRow(request).moved.dataset, 1100 * 10 + 2 * 1000 * 10 + 2 * 100 * 10, 1e-6);
+}
+
+TEST(PlannerTest, SeveralMachinesDoNotCacheFeaturesAndTheRowSaysSo) {
+  PlanRequest request = Request();
+  request.ranks = {2};
+  request.probes[0].cached_samples = 110;
+  EXPECT_THAT(OnlyRow(request).basis, HasSubstr("do not cache features"));
+}
+
+TEST(PlannerTest, EachStageHasItsOwnEvaluationsCheckpointsAndAllReduce) {
+  PlanRequest request = Request();
+  request.ranks = {4};
+  request.probes = {Probe(2, 1e-3, 10e-3, {6, 12, 25})};
+  request.interconnect = Link{"wire", 0, 1e8, false, ""};
+  request.config.model.unfreeze_after = Duration::Epochs(1);
+  request.config.training.eval_every = Duration::Epochs(0.5);
+  request.config.checkpoint.every = Duration::Epochs(1);
+  ProbeReport& probe = request.probes[0];
+  probe.unfrozen = probe.first;  // The same arithmetic, so that what differs is told below.
+  probe.first.reduced_bytes = 1000;
+  probe.first.evaluated_samples = probe.unfrozen.evaluated_samples = 100;
+  probe.first.evaluation_seconds = 0.2;
+  probe.unfrozen.evaluation_seconds = 2;
+  probe.first.checkpoint_bytes = 10;
+  probe.unfrozen.checkpoint_bytes = 1000;
+  const PlanRow row = OnlyRow(request);
+  // A ring of four: 1.5 x 1 kB, later 1 MB, at 100 MB/s.
+  EXPECT_NEAR(row.exposed_reduce_seconds, 15e-6, 1e-9);
+  const double alone = 13e-3 + 10e-3;
+  const double first = alone - (9e-6 + 1e-6) + 15e-6;  // The probe's own took 9 us and 1 ns a byte.
+  const double unfrozen = alone - 1.009e-3 + 15e-3;
+  EXPECT_NEAR(row.step_seconds, first, 1e-8);
+  // Two evaluations in each epoch, shared by twice the ranks.
+  EXPECT_NEAR(row.run.seconds, 20 * first + 20 * unfrozen + 2 * 0.1 + 2 * 1, 1e-6);
+  EXPECT_NEAR(row.moved.checkpoint, 10 + 1000, 1e-9);
+  EXPECT_NEAR(row.moved.allreduce, 4 * (20 * 1e3 + 20 * 1e6), 1e-3);
+}
+
 TEST(PlannerTest, StepsAfterUnfreezingTakeTheirOwnTime) {
   PlanRequest request = Request();
   request.config.model.unfreeze_after = Duration::Epochs(0.5);
-  request.probes[0].unfrozen = Probe(1, 3e-3, 20e-3, {12, 25, 50}).steps;
+  request.probes[0].unfrozen = Probe(1, 3e-3, 20e-3, {12, 25, 50}).first;
   EXPECT_NEAR(OnlyRow(request).run.seconds, 10 * 0.060 + 30 * 0.170, 1e-9);
 }
 
@@ -255,9 +387,14 @@ TEST(PlannerTest, RefusesWhatCannotBePlanned) {
   request = Request();
   request.ranks = {51};
   EXPECT_THAT(std::string(MakePlan(request).status().message()),
-              HasSubstr("50 samples cannot be shared by 51 ranks"));
+              HasSubstr("training.global_batch_size is 50, which 51 ranks cannot share"));
   request = Request();
-  request.probes[0].steps.resize(2);
+  request.ranks = {1, 3};
+  request.config.model.sync_batch_norm = true;
+  EXPECT_THAT(std::string(MakePlan(request).status().message()),
+              HasSubstr("which 3 ranks cannot share equally"));
+  request = Request();
+  request.probes[0].first.steps.resize(2);
   EXPECT_THAT(std::string(MakePlan(request).status().message()),
               HasSubstr("the probe with 1 rank: "));
 }

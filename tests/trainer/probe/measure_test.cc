@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
 #include <thread>
 
 #include "trainer/comm/threads.h"
+#include "trainer/data/input_file.h"
 
 namespace lockstep::trainer {
 namespace {
@@ -51,6 +53,40 @@ TEST(MeasureTest, AllReducesAreTimedFromFourKibUpToTheGradient) {
 TEST(MeasureTest, OneRankTimesNoAllReduce) {
   const auto ranks = MakeThreadCommunicators(1);
   EXPECT_TRUE(TimeAllReduces(*ranks[0], *OpenCpu(), 1 << 20).empty());
+}
+
+// Pictures of 100 bytes in files; kept or not after the first look.
+class Files final : public Dataset {
+ public:
+  Files(int64_t size, bool keeps) : size_(size), keeps_(keeps) {}
+  int64_t size() const override { return size_; }
+  int width() const override { return 1; }
+  int height() const override { return 1; }
+  int channels() const override { return 3; }
+  const std::vector<std::string>& classes() const override { return classes_; }
+  int64_t LabelOf(int64_t) const override { return 0; }
+  std::vector<int64_t> ClassCounts() const override { return {size_}; }
+  std::vector<int64_t> StoredRuns() const override { return {}; }
+  std::string Fingerprint() const override { return "files"; }
+  const Preprocessing& preprocessing() const override { std::abort(); }
+  void Read(int64_t index, Sample&) const override {
+    if (seen_.insert(index).second || !keeps_) CountInputBytes(100);
+  }
+
+ private:
+  const int64_t size_;
+  const bool keeps_;
+  const std::vector<std::string> classes_ = {"picture"};
+  mutable std::set<int64_t> seen_;
+};
+
+TEST(MeasureTest, BytesOfASampleAreThoseOfItsFileAndNoneWhereItIsKept) {
+  const SampleBytes read = ReadSamples(Files(1000, /*keeps=*/false));
+  EXPECT_EQ(read.first, 100);
+  EXPECT_EQ(read.again, 100);
+  const SampleBytes kept = ReadSamples(Files(3, /*keeps=*/true));
+  EXPECT_EQ(kept.first, 100);
+  EXPECT_EQ(kept.again, 0);
 }
 
 TEST(MeasureTest, MemoryOfThisProcessAndHostIsRead) {

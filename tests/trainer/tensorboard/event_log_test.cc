@@ -164,30 +164,53 @@ TEST_F(EventLogTest, WarnsOnceAndGoesOnWhereNothingCanBeWritten) {
   EXPECT_THAT(warnings_[0], testing::HasSubstr("tensorboard"));
 }
 
-// In a process of its own, since the limit is the process's: the disk fills up, then there is room
-// again in the next attempt.
-TEST_F(EventLogTest, IsOffAfterAFullDiskAndGoesOnWithTheNextAttempt) {
+// A disk with room for what is there and `bytes` more. Of this process, so call it in one that
+// ends.
+void LeaveRoom(rlim_t bytes) {
+  signal(SIGXFSZ, SIG_IGN);
+  const rlimit limit = {bytes, RLIM_INFINITY};
+  setrlimit(RLIMIT_FSIZE, &limit);
+}
+
+TEST_F(EventLogTest, KeepsThePointsOfAFullDiskUntilThereIsRoom) {
   const auto fill = [this] {
-    signal(SIGXFSZ, SIG_IGN);
     auto log = Open({}, 0);
     Add(*log, 1);
     const EventPosition good = log->Flush();
-    const rlimit limit = {static_cast<rlim_t>(good.bytes) + 10, RLIM_INFINITY};
-    setrlimit(RLIMIT_FSIZE, &limit);
+    LeaveRoom(static_cast<rlim_t>(good.bytes) + 10);
     Add(*log, 2);
     if (log->Flush() != good) _exit(1);
     Add(*log, 3);
     if (log->Flush() != good) _exit(2);
-    log.reset();
-    const rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
-    setrlimit(RLIMIT_FSIZE, &none);
-    log = Open(good, 3);
+    LeaveRoom(RLIM_INFINITY);
     Add(*log, 4);
+    if (log->Flush() == good) _exit(3);
     log.reset();
-    _exit(warnings_.size() == 1 ? 0 : 3);
+    _exit(warnings_.size() == 1 ? 0 : 4);
   };
   EXPECT_EXIT(fill(), testing::ExitedWithCode(0), "");
-  EXPECT_THAT(ReadEvents(events_).Steps("loss"), ElementsAre(1, 4));
+  EXPECT_THAT(ReadEvents(events_).Steps("loss"), ElementsAre(1, 2, 3, 4));
+}
+
+TEST_F(EventLogTest, IsOffWhenTooMuchWaitsAndGoesOnWithTheNextAttempt) {
+  const auto fill = [this] {
+    auto log = Open({}, 0);
+    Add(*log, 1);
+    const EventPosition good = log->Flush();
+    LeaveRoom(static_cast<rlim_t>(good.bytes));
+    Summary large;
+    large.Text("text", std::string(kMostWaitingBytes / 4, 'x'));
+    for (int64_t step = 2; step < 12; ++step) log->Add(step, large);
+    if (warnings_.size() != 2) _exit(1);
+    LeaveRoom(RLIM_INFINITY);
+    if (log->Flush() != good) _exit(2);
+    log = Open(good, 11);
+    Add(*log, 12);
+    log.reset();
+    _exit(warnings_.size() == 2 ? 0 : 3);
+  };
+  EXPECT_EXIT(fill(), testing::ExitedWithCode(0), "");
+  EXPECT_THAT(ReadEvents(events_).Steps("loss"), ElementsAre(1, 12));
 }
 
 }  // namespace

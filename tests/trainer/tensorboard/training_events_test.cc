@@ -64,6 +64,13 @@ TEST_F(TrainingEventsTest, WritesTheTagsOfALoggedStep) {
   }
 }
 
+TEST_F(TrainingEventsTest, ASpeedThatIsNotKnownIsNotZero) {
+  Open()->Step({.step = 10, .loss = 2}, {});
+  const Events events = Read();
+  EXPECT_THAT(events.Steps("loss/train"), ElementsAre(10));
+  EXPECT_FALSE(events.points.contains("throughput/samples_per_second"));
+}
+
 TEST_F(TrainingEventsTest, WritesAHistogramOfStepTimesEachHundredSteps) {
   {
     auto events = Open();
