@@ -74,6 +74,11 @@ void PhaseClock::SettleReduce(int64_t step, double waited_seconds) {
   }
 }
 
+void PhaseClock::SettleUntilNow(double waited_seconds) {
+  Enter(phase_);  // The wait may be under way.
+  SettleReduce(step_, waited_seconds);
+}
+
 void PhaseClock::SettleAll() {
   Enter(phase_);
   for (const Reduce& reduce : unsettled_) Settle(reduce, 0);

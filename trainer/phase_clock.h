@@ -34,6 +34,10 @@ class PhaseClock {
   /// In the reduce of `step` this rank waited so long for the slowest one. Steps before it that
   /// nobody settled had no wait.
   void SettleReduce(int64_t step, double waited_seconds);
+  /// All that is not settled was the wait for one step's reduce, and of it so long for the slowest
+  /// rank. On a GPU that is so when the host has waited for the device, which it does one step
+  /// later than the step is.
+  void SettleUntilNow(double waited_seconds);
   /// No more is to come.
   void SettleAll();
 

@@ -184,7 +184,7 @@ void Report::Step(const StepSummary& summary, double learning_rate) {
   for (size_t rank = 0; rank < summary.arrival_seconds.size(); ++rank) {
     progress_.ranks[rank].wait_seconds += latest - summary.arrival_seconds[rank];
   }
-  if (summary.arrival_seconds.size() > 1) {
+  if (summary.slowest_rank >= 0) {
     ++progress_.ranks[static_cast<size_t>(summary.slowest_rank)].slowest_steps;
   }
   const int64_t done = summary.step + 1;
@@ -199,12 +199,12 @@ void Report::Step(const StepSummary& summary, double learning_rate) {
                 clock_.Seconds());
 }
 
-void Report::Timing(double step_seconds, double allreduce_seconds, int64_t allreduce_bytes,
-                    int64_t samples) {
+void Report::Timing(double step_seconds, std::optional<double> allreduce_seconds,
+                    int64_t allreduce_bytes, int64_t samples) {
   ++progress_.steps;
   progress_.samples += samples;
   Observe(progress_.step_duration, step_seconds);
-  Observe(progress_.allreduce_duration, allreduce_seconds);
+  if (allreduce_seconds) Observe(progress_.allreduce_duration, *allreduce_seconds);
   progress_.allreduce_bytes += allreduce_bytes;
   if (events_) events_->Timing(step_seconds, samples);
 }
@@ -278,7 +278,7 @@ ProgressReport Report::Fill(int64_t step) {
   const double span = now - from.at;
   const auto samples = static_cast<double>(progress_.samples - from.samples);
   progress_.samples_per_second = span > 0 ? samples / span : 0;
-  progress_.flops_utilization = progress_.samples_per_second * options_.sample_seconds_at_peak;
+  progress_.flops_utilization = progress_.samples_per_second * sample_seconds_at_peak_;
   progress_.step = step;
   progress_.epoch = EpochOf(step);
   progress_.phase_seconds = clock_.Seconds();

@@ -30,9 +30,8 @@ struct ReportOptions {
   double total_seconds = 0;  // Of a run whose length is a wall time.
   double steps_per_epoch = 1;
   int64_t log_every_steps = 10;
-  double sample_seconds_at_peak = 0;  // Of a sample's step, at all devices' peak; 0 = not known.
-  std::string score;                  // Name of what the ranks sum up beside the loss.
-  bool terminal = true;               // Print progress lines.
+  std::string score;     // Name of what the ranks sum up beside the loss.
+  bool terminal = true;  // Print progress lines.
   std::optional<TrainingEventsOptions> tensorboard;  // Nothing: no event files.
 };
 
@@ -52,9 +51,11 @@ class Report {
   /// One agreed step: adds it to the totals and writes its row if it is one to be logged.
   void Step(const StepSummary& summary, double learning_rate);
   /// Timings of a step just made; `allreduce_bytes` are what this rank sent through the
-  /// communicator.
-  void Timing(double step_seconds, double allreduce_seconds, int64_t allreduce_bytes,
+  /// communicator. How long that took the host of a GPU does not know: it only enqueues it.
+  void Timing(double step_seconds, std::optional<double> allreduce_seconds, int64_t allreduce_bytes,
               int64_t samples);
+  /// From now on: what a sample's step would take at all devices' peak; 0 = not known.
+  void SampleSecondsAtPeak(double seconds) { sample_seconds_at_peak_ = seconds; }
   void Epoch(int64_t step, int64_t epochs_done, const TrainingState& state);
   /// `confusion` is [classes, classes], true class major, or empty.
   void Evaluation(const EvaluationResult& result, const TrainingState& state,
@@ -112,6 +113,7 @@ class Report {
     int64_t steps;
   };
   std::deque<Mark> recent_;  // The last ten seconds: throughput and ETA.
+  double sample_seconds_at_peak_ = 0;
   double last_line_ = 0;
   double told_at_ = 0;
   std::vector<std::string> skipped_;

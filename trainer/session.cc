@@ -75,7 +75,6 @@ Session::Session(const TrainSetup& setup)
   reporting.total_seconds = config_.training.duration.count();
   reporting.steps_per_epoch = steps_per_epoch_;
   reporting.log_every_steps = config_.training.log_every_steps;
-  reporting.sample_seconds_at_peak = SampleSecondsAtPeak(frozen);
   reporting.score = ScoreName(loss_.task());
   reporting.terminal = setup_.terminal && root();
   if (config_.training.tensorboard) {
@@ -102,21 +101,18 @@ Session::Session(const TrainSetup& setup)
 
 Session::~Session() = default;
 
-// What a step's arithmetic for one sample would take at best: the forward pass, and twice as much
-// for what is trained (its gradients by inputs and by weights).
-double Session::SampleSecondsAtPeak(int frozen) const {
+// What a step's arithmetic for one sample would take at best, as the model trains now.
+double Session::SampleSecondsAtPeak() const {
   const double peak =
       PeakFlops(setup_.device.Describe(), config_.training.precision, config_.training.tf32) *
       setup_.communicator.size();
   if (peak <= 0) return 0;
   const Dataset& data = setup_.train_data;
-  const ModelDescription model =
-      DescribeModel(BuildGraph(config_.model, {data.channels(), data.height(), data.width()}));
-  const auto flops = [](const PartTotal& part) {
-    return 2 * static_cast<double>(part.multiply_adds);
-  };
-  const double trained = frozen > 0 ? flops(model.total) - flops(model.trunk) : flops(model.total);
-  return (flops(model.total) + 2 * trained) / peak;
+  const Graph graph = BuildGraph(config_.model, {data.channels(), data.height(), data.width()});
+  const int frozen = frozen_ ? FrozenOperations(graph, config_.model.freeze) : 0;
+  constexpr double kFlopsPerMultiplyAdd = 2;
+  return kFlopsPerMultiplyAdd *
+         static_cast<double>(StepMultiplyAdds(graph, frozen, train_features_.has_value())) / peak;
 }
 
 void Session::PlanLength() {
@@ -183,6 +179,7 @@ void Session::OpenBatches() {
   reading.free_device_bytes = setup_.device.FreeBytes();
   batches_ = std::make_unique<Batches>(training_set(), reading);
   if (batches_->resident()) Say("all training pictures are in the GPU's memory");
+  report_->SampleSecondsAtPeak(SampleSecondsAtPeak());
 }
 
 // One line in each rank's own log: the step number is the same in all of them.
@@ -217,11 +214,14 @@ void Session::BeginStep() {
 Batch Session::NextBatch() {
   clock_.Enter(Phase::kDataWait);
   batches_->Await();
-  if (setup_.device.is_gpu()) {
-    arrival_ = MonotonicSeconds() - step_began_;
-    clock_.Enter(Phase::kH2d);
-  }
-  return batches_->Next();
+  if (!setup_.device.is_gpu()) return batches_->Next();
+  // While the device still works on the step before, nobody waits for this rank.
+  arrival_ = agreement_.Running() ? 0 : MonotonicSeconds() - step_began_;
+  clock_.Enter(Phase::kH2d);
+  Batch batch = batches_->Next();
+  // Until the body says more: a graph is one thing to launch, and says nothing.
+  clock_.Enter(Phase::kDevice);
+  return batch;
 }
 
 void Session::Prepare(int64_t samples) {
@@ -289,8 +289,11 @@ void Session::EndStep() {
   if (setup_.link != nullptr && !setup_.link->rejected().empty()) {
     throw StaleAttempt(setup_.link->rejected());
   }
+  // How long a GPU's all-reduce took, the host does not know.
+  const std::optional<double> reduce_seconds =
+      setup_.device.is_gpu() ? std::nullopt : std::optional(reduce_seconds_);
   const bool alone = setup_.communicator.size() == 1;
-  report_->Timing(MonotonicSeconds() - step_began_, reduce_seconds_,
+  report_->Timing(MonotonicSeconds() - step_began_, reduce_seconds,
                   alone ? 0 : arena.reduced_bytes(), config_.training.global_batch_size);
   if (train_features_) {
     CountSavedTime(train_features_->rank_seconds *
@@ -320,8 +323,9 @@ void Session::SettleReduce(const StepSummary& step) {
   const std::vector<double>& arrivals = step.arrival_seconds;
   const double waited = *std::max_element(arrivals.begin(), arrivals.end()) -
                         arrivals[static_cast<size_t>(setup_.communicator.rank())];
-  // On the CPU the vector of a step tells how the ranks arrived at the reduce before it.
-  clock_.SettleReduce(setup_.device.is_gpu() ? step.step : step.step - 1, waited);
+  if (setup_.device.is_gpu()) return clock_.SettleUntilNow(waited);
+  // The vector of a step tells how the ranks arrived at the reduce before it.
+  clock_.SettleReduce(step.step - 1, waited);
 }
 
 void Session::CountNonFinite(const StepSummary& step) {

@@ -75,7 +75,7 @@ class Session {
   bool Crossed(const config::Duration& every) const;
   bool AtEnd() const;
   void PlanLength();
-  double SampleSecondsAtPeak(int frozen) const;
+  double SampleSecondsAtPeak() const;
   void Restore();
   void LoadPretrained();
   void CacheFeatures();
@@ -130,8 +130,9 @@ class Session {
       checkpoint_orders_;  // Rank 0: to be answered when the checkpoint begun last is durable.
   std::optional<CheckpointReport> last_written_;
   double step_began_ = 0, reduce_began_ = 0, reduce_ended_ = 0;
-  double arrival_ =
-      0;  // CPU: from one reduce to the next. GPU: waiting for data, all a host knows.
+  // CPU: from one reduce to the next. GPU: for how long its host waited for data while it had
+  // nothing else to do; how long its kernels take is not known here.
+  double arrival_ = 0;
   double reduce_seconds_ = 0;
   int64_t loaded_samples_ = 0;  // By this rank, in this attempt.
   double last_save_ = 0;

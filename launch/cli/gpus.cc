@@ -1,6 +1,9 @@
 #include "launch/cli/gpus.h"
 
+#include <future>
 #include <map>
+#include <memory>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -60,9 +63,7 @@ std::string LinkKind(const Nvml& nvml, NvmlDevice first, NvmlDevice second) {
   return "unknown";
 }
 
-}  // namespace
-
-absl::StatusOr<GpuHost> AskNvml(const std::string& library) {
+absl::StatusOr<GpuHost> Ask(const std::string& library) {
   const auto loaded = Nvml::Load(library);
   if (!loaded.ok()) return loaded.status();
   const Nvml& nvml = **loaded;
@@ -76,7 +77,9 @@ absl::StatusOr<GpuHost> AskNvml(const std::string& library) {
   for (unsigned i = 0; i < *count; ++i) {
     int code = kNvmlSuccess;
     devices[i] = nvml.Gpu(i, &code);
-    if (code != kNvmlSuccess) return absl::UnavailableError(nvml.ErrorText(code));
+    if (code != kNvmlSuccess) {
+      return absl::UnavailableError(absl::StrCat("GPU ", i, ": ", nvml.ErrorText(code)));
+    }
     host.gpus.push_back(Describe(nvml, devices[i]));
   }
   for (size_t first = 0; first < devices.size(); ++first) {
@@ -85,6 +88,20 @@ absl::StatusOr<GpuHost> AskNvml(const std::string& library) {
     }
   }
   return host;
+}
+
+}  // namespace
+
+absl::StatusOr<GpuHost> AskNvml(const std::string& library, std::chrono::milliseconds patience) {
+  const auto answer = std::make_shared<std::promise<absl::StatusOr<GpuHost>>>();
+  std::future<absl::StatusOr<GpuHost>> host = answer->get_future();
+  std::thread([answer, library] { answer->set_value(Ask(library)); }).detach();
+  if (host.wait_for(patience) != std::future_status::ready) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        "NVML has not answered for ",
+        std::chrono::duration_cast<std::chrono::duration<double>>(patience).count(), " s"));
+  }
+  return host.get();
 }
 
 std::string DescribeLinks(const GpuHost& host) {

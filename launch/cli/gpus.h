@@ -1,8 +1,9 @@
 // The NVIDIA GPUs of this host, as the driver's management library (NVML) tells them.
 //
-// Asked through metrics/devices/nvml.h; the library is unloaded before a call returns.
+// Asked through metrics/devices/nvml.h; the library is unloaded before an answer is returned.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -33,9 +34,11 @@ struct GpuHost {
 };
 
 /// Asks `library`, a path or a name for the loader. NOT_FOUND where it cannot be loaded;
-/// UNAVAILABLE with NVML's own words where the driver does not answer; UNIMPLEMENTED where a
-/// function is missing.
-absl::StatusOr<GpuHost> AskNvml(const std::string& library);
+/// UNAVAILABLE with NVML's own words where the driver or a GPU does not answer; UNIMPLEMENTED where
+/// a function is missing. A sick driver may hang for ever: DEADLINE_EXCEEDED after `patience`, and
+/// the thread that hangs is left to itself. Healthy ones may need seconds a GPU to wake up.
+absl::StatusOr<GpuHost> AskNvml(const std::string& library,
+                                std::chrono::milliseconds patience = std::chrono::seconds(30));
 
 /// The links by kind: "NVLink between all", or "NVLink 0-1 2-3; PCIe … 0-2 0-3 1-2 1-3". Empty for
 /// fewer than two GPUs.

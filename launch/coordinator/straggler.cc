@@ -126,14 +126,17 @@ std::string FindCause(const StragglerWindow& window, const RankWindow& slow,
                         Percent(throttled_others));
   }
   *cause = StragglerCause::kPcieLink;
-  const double width_others = Median(
-      others, [](const RankWindow& rank) { return rank.gpu ? rank.gpu->pcie_width * 1.0 : 0.0; });
+  // A link as narrow as the others' is slow for them too. Where theirs is not told the GPU's own
+  // greatest width must do.
+  const int width_others = static_cast<int>(
+      Median(others, [](const RankWindow& rank) { return rank.gpu ? rank.gpu->pcie_width : 0; }));
   if (slow.gpu && slow.gpu->pcie_width > 0) {
     const GpuWindow& gpu = *slow.gpu;
-    if (gpu.pcie_width < std::max<double>(gpu.pcie_width_max, width_others)) {
-      return absl::StrFormat("its GPU's PCIe link has %d lanes of %d, the others' %.0f",
-                             gpu.pcie_width, std::max(gpu.pcie_width_max, gpu.pcie_width),
-                             width_others);
+    const int usual = width_others > 0 ? width_others : gpu.pcie_width_max;
+    if (gpu.pcie_width < usual) {
+      return absl::StrCat("its GPU's PCIe link has ", gpu.pcie_width, " lanes of ",
+                          std::max(gpu.pcie_width_max, usual),
+                          width_others > 0 ? absl::StrCat(", the others' ", width_others) : "");
     }
   }
   *cause = StragglerCause::kCompute;

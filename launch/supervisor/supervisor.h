@@ -286,7 +286,8 @@ class Supervisor {
   std::optional<double> cpu_joules_;  // Of the host, when it was last looked at.
   double cpu_watts_ = -1;             // Since then; negative = unknown.
   std::map<int, std::string> bad_slots_;
-  bool polled_first_ = true;  // The next poll is the first one.
+  std::map<int, int64_t> xids_told_;  // By GPU.
+  bool polled_first_ = true;          // The next poll is the first one.
   std::string backup_day_;
   const std::string boot_id_;
   double started_unix_ = 0;

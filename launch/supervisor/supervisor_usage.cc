@@ -196,13 +196,22 @@ metrics::DeviceReadings Supervisor::Devices() const {
   return options_.devices ? options_.devices() : metrics::DeviceReadings();
 }
 
-// A GPU that its driver or its own errors call bad gets no new rank.
+// A GPU that its driver or its own errors call bad gets no new rank. XIDs of any kind go to the log.
 void Supervisor::LookAtGpus() {
   const metrics::DeviceReadings readings = Devices();
+  for (const metrics::GpuReading& gpu : readings.gpus) {
+    int64_t& told = xids_told_[gpu.index];
+    const int64_t more = gpu.xid_errors - std::exchange(told, gpu.xid_errors);
+    if (more <= 0) continue;
+    spdlog::warn("GPU {} ({}): {} XID error{}, the newest is XID {}; `dmesg | grep -i xid` has all",
+                 gpu.index, gpu.name, more, more == 1 ? "" : "s", gpu.last_xid);
+  }
+  // While the driver is silent what it said last holds: a GPU that made it hang is not good again.
+  if (readings.stale) return;
   std::map<int, std::string> bad;
   for (size_t slot = 0; slot < options_.gpus.size(); ++slot) {
     const metrics::GpuReading* gpu = FindGpu(readings, options_.gpus[slot]);
-    if (gpu == nullptr || gpu->healthy || readings.stale) continue;
+    if (gpu == nullptr || gpu->healthy) continue;
     bad[static_cast<int>(slot)] = absl::StrCat("GPU ", gpu->index, ": ", gpu->trouble);
   }
   for (const auto& [slot, why] : bad) {

@@ -79,7 +79,7 @@ class DeviceMonitor::RaplThread {
 
  private:
   void Read() {
-    const std::optional<double> joules = rapl_.EnergyJoules();
+    const std::optional<double> joules = rapl_.EnergyJoules(Seconds(Clock::now()));
     const std::lock_guard lock(mutex_);
     // A counter that cannot be read for a moment takes nothing back.
     if (joules) joules_ = joules;
@@ -118,7 +118,6 @@ void DeviceMonitor::ReadRounds(std::shared_ptr<Shared> shared) {
     shared->EndCall();
     const bool late = std::exchange(shared->late, false);
     if (library_found) {
-      readings.at_monotonic = Seconds(begin);
       readings.read_seconds = Seconds(Clock::now() - begin);
       ++readings.rounds;
       if (late || !all_answered) ++readings.failed_rounds;

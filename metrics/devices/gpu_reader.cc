@@ -115,8 +115,17 @@ int GpuReader::Find(unsigned index, Gpu& gpu) {
     return code == kNvmlSuccess ? kNvmlGpuIsLost : code;
   }
   GpuReading& reading = gpu.reading;
+  const std::string uuid = nvml_->Text("nvmlDeviceGetUUID", gpu.device);
+  if (!reading.uuid.empty() && !uuid.empty() && uuid != reading.uuid) {
+    // A card was taken out and the numbers moved up: nothing of the old one is this one's. What has
+    // added up stays, because it is the number's counter and those only grow.
+    gpu.fatal.clear();
+    gpu.read_at = gpu.counted_at = 0;
+    gpu.counter_joules = -1;
+    reading.last_xid = 0;
+  }
+  reading.uuid = uuid;
   reading.name = nvml_->Text("nvmlDeviceGetName", gpu.device);
-  reading.uuid = nvml_->Text("nvmlDeviceGetUUID", gpu.device);
   NvmlPciInfo pci{};
   if (nvml_->Call<int(NvmlDevice, NvmlPciInfo*)>("nvmlDeviceGetPciInfo_v3", gpu.device, &pci) ==
       kNvmlSuccess) {
@@ -165,17 +174,30 @@ void GpuReader::AddEnergy(Gpu& gpu, double now) {
   const bool counted = gpu.device != nullptr && nvml_->Call<int(NvmlDevice, unsigned long long*)>(
                                                     "nvmlDeviceGetTotalEnergyConsumption",
                                                     gpu.device, &millijoules) == kNvmlSuccess;
-  const double counter = counted ? static_cast<double>(millijoules) * 1e-3 : -1;
   const bool first = gpu.counted_at == 0;
-  if (!first && counted && gpu.counter_joules >= 0 && counter >= gpu.counter_joules) {
-    reading.energy_joules += counter - gpu.counter_joules;
-  } else if (!first || !counted) {
-    reading.energy_estimated = true;
-    const double seconds = first ? 0 : std::min(now - gpu.counted_at, kLongestGapSeconds);
-    reading.energy_joules += reading.power_watts.value_or(0) * std::max(seconds, 0.0);
+  if (counted) {
+    const double counter = static_cast<double>(millijoules) * 1e-3;
+    if (gpu.counter_joules >= 0 && counter >= gpu.counter_joules) {
+      // Rounds without the counter were estimated meanwhile; it knows better, but takes none back.
+      reading.energy_joules += std::max(counter - gpu.counter_joules - gpu.estimated_joules, 0.0);
+    } else if (!first) {
+      Estimate(gpu, now);
+    }
+    gpu.counter_joules = counter;
+    gpu.estimated_joules = 0;
+  } else {
+    Estimate(gpu, now);
   }
-  gpu.counter_joules = counter;
   gpu.counted_at = now;
+}
+
+void GpuReader::Estimate(Gpu& gpu, double now) {
+  const double seconds =
+      gpu.counted_at == 0 ? 0 : std::clamp(now - gpu.counted_at, 0.0, kLongestGapSeconds);
+  const double joules = gpu.reading.power_watts.value_or(0) * seconds;
+  gpu.reading.energy_estimated = true;
+  gpu.reading.energy_joules += joules;
+  gpu.estimated_joules += joules;
 }
 
 void GpuReader::AddThrottling(Gpu& gpu, double now) {

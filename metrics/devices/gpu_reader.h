@@ -4,8 +4,9 @@
 // Energy comes from the GPU's counter (millijoules since the driver was loaded). Where there is
 // none, or for a round in which it ran backwards (a reset GPU, a reloaded driver), power is
 // integrated over the time since the last round; where there is no power either, nothing is added.
-// Both mark the GPU's energy as estimated for good. A field the driver does not tell is left out;
-// a GPU that is lost is unhealthy and the others go on.
+// A counter that comes back has counted meanwhile and makes good what was not added. All of these
+// mark the GPU's energy as estimated for good. A field the driver does not tell is left out; a GPU
+// that is lost is unhealthy and the others go on.
 // One thread; `now` is CLOCK_MONOTONIC in seconds. A call may hang: see device_monitor.h.
 #pragma once
 
@@ -42,15 +43,17 @@ class GpuReader {
     NvmlDevice device = nullptr;
     bool watched = false;  // Its XIDs come to events_.
     GpuReading reading;
-    std::string fatal;           // The sentence on its fatal XID; empty = none.
-    double read_at = 0;          // 0 = not yet.
-    double counted_at = 0;       // When energy was last added or begun.
-    double counter_joules = -1;  // The counter then; -1 = unknown.
+    std::string fatal;            // The sentence on its fatal XID; empty = none.
+    double read_at = 0;           // 0 = not yet.
+    double counted_at = 0;        // When energy was last added or begun.
+    double counter_joules = -1;   // The counter when it was read last; -1 = never.
+    double estimated_joules = 0;  // Added without it since then.
   };
 
   int Find(unsigned index, Gpu& gpu);
   int ReadFields(Gpu& gpu);
   void AddEnergy(Gpu& gpu, double now);
+  void Estimate(Gpu& gpu, double now);
   void AddThrottling(Gpu& gpu, double now);
   void TakeEvents();
 

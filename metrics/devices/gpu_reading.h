@@ -48,8 +48,7 @@ struct DeviceReadings {
   std::vector<GpuReading> gpus;
   // RAPL, all packages, since the monitor began; nullopt where it cannot be read.
   std::optional<double> cpu_energy_joules;
-  double at_monotonic = 0;  // CLOCK_MONOTONIC, in seconds, of the GPUs' newest round; 0 = none.
-  double read_seconds = 0;  // What that round took.
+  double read_seconds = 0;  // What the newest round took.
   bool stale = false;       // NVML has not answered within its timeout.
   // Rounds that came to an end, and those of them, plus one that is late, in which NVML did not
   // start, or was late, or a GPU did not answer.

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -17,6 +18,9 @@ namespace lockstep::metrics {
 namespace {
 
 namespace fs = std::filesystem;
+
+// More than any package draws: a fall that would mean more is a counter that was begun anew.
+constexpr double kMostWatts = 2000;
 
 // A small file's text without its line end; nullopt with errno set.
 std::optional<std::string> ReadSmall(const fs::path& path) {
@@ -58,7 +62,7 @@ bool NamesAPackage(const std::string& name) {
 
 Rapl::Rapl(fs::path folder) : folder_(std::move(folder)) {}
 
-std::optional<double> Rapl::EnergyJoules() {
+std::optional<double> Rapl::EnergyJoules(double now) {
   trouble_.clear();
   std::set<std::string> names;
   std::error_code error;
@@ -72,19 +76,21 @@ std::optional<double> Rapl::EnergyJoules() {
     return std::nullopt;
   }
   for (const std::string& name : names) {
-    const auto now = ReadNumber(folder_ / name / "energy_uj", &trouble_);
-    if (!now) return std::nullopt;
-    const auto [known, is_new] = packages_.try_emplace(name, Package{*now, 0});
+    const auto counter = ReadNumber(folder_ / name / "energy_uj", &trouble_);
+    if (!counter) return std::nullopt;
+    const auto [known, is_new] = packages_.try_emplace(name, Package{*counter, 0, now});
     Package& package = known->second;
-    int64_t used = *now - package.newest_microjoules;
+    int64_t used = *counter - package.newest_microjoules;
     if (used < 0) {
       const auto range = ReadNumber(folder_ / name / "max_energy_range_uj", &trouble_);
       if (!range) return std::nullopt;
       used += *range;
-      if (used < 0) used = 0;  // The range is smaller than what was counted: not this counter's.
+      const double most = kMostWatts * 1e6 * std::max(now - package.read_at, 1.0);
+      if (used < 0 || static_cast<double>(used) > most) used = 0;
     }
-    package.newest_microjoules = *now;
+    package.newest_microjoules = *counter;
     package.used_microjoules += used;
+    package.read_at = now;
   }
   int64_t sum = 0;  // Of every package ever seen: one taken offline takes nothing away.
   for (const auto& [name, package] : packages_) sum += package.used_microjoules;

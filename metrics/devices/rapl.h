@@ -19,16 +19,18 @@ class Rapl {
  public:
   explicit Rapl(std::filesystem::path folder = "/sys/class/powercap");
 
-  /// Joules that all packages used since the first call. Reads a few small files. Call it more
-  /// often than a counter wraps (minutes at full power: 262 kJ at 300 W last 14). nullopt where
-  /// there are no packages or one of them cannot be read; trouble() then says why.
-  std::optional<double> EnergyJoules();
+  /// Joules that all packages used since the first call; `now` is CLOCK_MONOTONIC in seconds. Reads
+  /// a few small files. Call it more often than a counter wraps (minutes at full power: 262 kJ at
+  /// 300 W last 14). A counter that a suspended host began anew is not taken for one that wrapped.
+  /// nullopt where there are no packages or one of them cannot be read; trouble() then says why.
+  std::optional<double> EnergyJoules(double now);
   const std::string& trouble() const { return trouble_; }
 
  private:
   struct Package {
     int64_t newest_microjoules = 0;
     int64_t used_microjoules = 0;
+    double read_at = 0;
   };
   std::filesystem::path folder_;
   std::map<std::string, Package> packages_;

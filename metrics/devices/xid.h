@@ -7,7 +7,10 @@ namespace lockstep::metrics {
 /// that is contained (94: the process ends, the GPU goes on) or that only informs (63, 92).
 ///
 /// Fatal are those whose immediate action in NVIDIA's documentation is to reset the GPU or to
-/// restart the machine: docs.nvidia.com/deploy/xid-errors, "XID Errors" and its catalog.
+/// restart the machine: docs.nvidia.com/deploy/xid-errors, "XID Errors" and its catalog. Left out
+/// though the catalog resets there too: 109, which programs cause as well and after which most GPUs
+/// go on (NVIDIA's own plugin for Kubernetes ignores it); 155, also told of links that are shut
+/// down on purpose; 156, memory that is replaced at the next reset.
 const char* FatalXid(int xid);
 
 }  // namespace lockstep::metrics

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <fstream>
 #include <set>
 #include <string>
 #include <thread>
@@ -80,6 +81,31 @@ TEST(RankBoard, TimesAreOfOneMomentHoweverFastTheyAreWritten) {
   EXPECT_EQ(last.loaded_samples, 10);
   EXPECT_EQ(last.replaced_samples, 2);
   EXPECT_EQ(last.loaded_bytes, 3000);
+}
+
+TEST(RankBoard, ARankThatDiedInTheMiddleOfWritingIsReadAllTheSame) {
+  const TempFolder folder;
+  const auto path = folder.path() / "board";
+  absl::StatusOr<RankBoard> board = RankBoard::Open(path, 1);
+  ASSERT_TRUE(board.ok()) << board.status();
+  RankTime time;
+  time.phase_seconds.fill(5);
+  board->SetTime(0, time);
+  // The header is 64 bytes; the seventh word of a slot is odd while its time is written.
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  const uint64_t odd = 3;
+  file.seekp(64 + 6 * 8).write(reinterpret_cast<const char*>(&odd), sizeof(odd));
+  file.close();
+  const auto dead = RankBoard::Read(path);
+  ASSERT_TRUE(dead.ok()) << dead.status();
+  EXPECT_EQ(dead->front().phase_seconds[0], 5);
+  // Another process that takes the slot over is read as if nothing had been.
+  time.phase_seconds.fill(7);
+  board->SetTime(0, time);
+  uint64_t even = 1;
+  std::ifstream(path, std::ios::binary).seekg(64 + 6 * 8).read(reinterpret_cast<char*>(&even), 8);
+  EXPECT_EQ(even, 4u);
+  EXPECT_EQ(RankBoard::Read(path)->front().phase_seconds[0], 7);
 }
 
 TEST(RankBoard, IsSharedByProcessesAndOutlivesThem) {

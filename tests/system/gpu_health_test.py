@@ -58,6 +58,8 @@ class GpuHealthTest(FakeGpus):
         self.when("two healthy GPUs", lambda now: now["gpu_healthy"] == {"0": 1, "1": 1})
         self.scenario("gpus 2\n1.xid 31\n")
         self.when("an XID", lambda now: now["gpu_xid_errors_total"] == {"0": 0, "1": 1} and now["gpu_healthy"]["1"] == 1)
+        # What the alert sends people to.
+        wait_for("the log to have its number", lambda: re.search(r"GPU 1 .*the newest is XID 31;", self.daemon_log()), 10)
         self.scenario("gpus 2\n1.xid 31\n0.fail 15\n")
         lost = self.when("GPU 0 to be lost", lambda now: now["gpu_healthy"] == {"0": 0, "1": 1})
         self.assertNotIn("0", lost["gpu_utilization_ratio"], "nobody knows it")

@@ -80,6 +80,26 @@ TEST_F(PhaseClockTest, TheWaitForTheSlowestIsTakenOutOfTheReduceOfItsStep) {
               kClose);
 }
 
+// A GPU's host waits for a step's kernels while the next step is open already: the wait of one step
+// lies in the other one's time.
+TEST_F(PhaseClockTest, TheWaitThatADeviceHadIsTakenOutOfTheTimeItWasWaitedFor) {
+  PhaseClock clock(&board_, 1);
+  clock.SetStep(0);
+  clock.Enter(Phase::kDevice);
+  const double short_wait = Pass(2);
+  clock.Enter(Phase::kOther);
+  clock.SetStep(1);
+  clock.Enter(Phase::kDevice);  // Step 0's kernels: it waited 20 ms of these for the slowest.
+  const double long_wait = Pass(30);
+  const double wall = clock.WallSeconds();
+  clock.SettleUntilNow(0.02);
+  clock.Enter(Phase::kOther);
+  EXPECT_NEAR(Get(clock.Seconds(), Phase::kStragglerWait), 0.02, 1e-9);
+  EXPECT_NEAR(Get(clock.Seconds(), Phase::kDevice), short_wait + long_wait - 0.02, 2 * kClose);
+  EXPECT_NEAR(clock.WallSeconds(), wall, kClose);
+  EXPECT_EQ(clock.phase(), Phase::kOther);
+}
+
 TEST_F(PhaseClockTest, StepsThatWereMadeBeforeAreRedone) {
   PhaseClock clock(&board_, 1, nullptr, /*redone_until=*/2);
   clock.Enter(Phase::kOther);

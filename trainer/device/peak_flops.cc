@@ -13,19 +13,25 @@ struct Peak {
 };
 
 // NVIDIA's data sheets: H200, H100, A100, L40S, L4, A10, V100 and T4 Tensor Core GPU; the Ada and
-// Ampere GPU architecture white papers for the GeForce cards.
+// Ampere GPU architecture white papers for the GeForce cards. Whatever shares a name and not the
+// chip stands before it, without figures where there are none.
 constexpr Peak kPeaks[] = {
-    {"H200", 989.4, 494.7, 66.9}, {"H100 PCIe", 756.5, 378.3, 51.2},
-    {"H100", 989.4, 494.7, 66.9}, {"A100", 312, 156, 19.5},
-    {"L40S", 362.1, 183, 91.6},   {"L4", 121, 60, 30.3},
-    {"A10", 125, 62.5, 31.2},     {"V100", 125, 15.7, 15.7},
-    {"T4", 65, 8.1, 8.1},         {"RTX 4090", 165.2, 82.6, 82.6},
+    {"H200 NVL", 835.5, 417.5, 60},  {"H200", 989.4, 494.7, 66.9},
+    {"H100 NVL", 835.5, 417.5, 60},  {"H100 PCIe", 756.5, 378.3, 51.2},
+    {"H100", 989.4, 494.7, 66.9},    {"A100", 312, 156, 19.5},
+    {"L40S", 362.1, 183, 91.6},      {"L4", 121, 60, 30.3},
+    {"A10", 125, 62.5, 31.2},        {"V100-PCIE", 112, 14, 14},
+    {"V100", 125, 15.7, 15.7},       {"T4", 65, 8.1, 8.1},
+    {"RTX 4090 Laptop", 0, 0, 0},    {"RTX 4090 D", 0, 0, 0},
+    {"RTX 4090", 165.2, 82.6, 82.6}, {"RTX 3090 Ti", 80, 40, 40},
     {"RTX 3090", 71, 35.6, 35.6},
 };
 
 }  // namespace
 
 double PeakFlops(const std::string& device, config::Precision precision, bool tf32) {
+  // "NVIDIA H100 80GB HBM3 MIG 1g.10gb": a slice of that GPU.
+  if (device.find(" MIG ") != std::string::npos) return 0;
   for (const Peak& peak : kPeaks) {
     // A name goes on with a blank or a hyphen, or ends: "L4" is no "L40".
     const size_t at = device.find(peak.name);

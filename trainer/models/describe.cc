@@ -150,6 +150,17 @@ ModelDescription DescribeModel(const Graph& graph) {
   return description;
 }
 
+int64_t StepMultiplyAdds(const Graph& graph, int frozen, bool cached_features) {
+  const std::vector<int> main = Needed(graph, {graph.output});
+  int64_t sum = 0;
+  for (int i = 1; i < static_cast<int>(graph.operations.size()); ++i) {
+    const bool head = i > graph.features && std::binary_search(main.begin(), main.end(), i);
+    if (cached_features && !head) continue;
+    sum += MultiplyAdds(graph, i) * (i < frozen ? 1 : 3);
+  }
+  return sum;
+}
+
 std::string ToText(const ModelDescription& description) {
   size_t name_width = 10, kind_width = 4;
   for (const LayerDescription& layer : description.layers) {

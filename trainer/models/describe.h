@@ -40,6 +40,10 @@ struct ModelDescription {
 };
 
 ModelDescription DescribeModel(const Graph& graph);
+/// Multiply-adds of one sample in a training step: the forward pass of every operation, and twice
+/// as much for those from `frozen` on (FrozenOperations()), whose gradients by inputs and by
+/// weights are computed. With cached features the trunk does not run at all.
+int64_t StepMultiplyAdds(const Graph& graph, int frozen, bool cached_features);
 /// A table with totals, ending with a line break.
 std::string ToText(const ModelDescription& description);
 /// {"input": [c, h, w], "layers": [{"name", "kind", "output": [c, h, w], "part", "parameters",

@@ -117,9 +117,11 @@ StepSummary Agreement::Decode(const at::Tensor& all, int64_t step) const {
   summary.gradient_norm = scalars[1];
   for (int i = 0; i < kVoteCount; ++i) summary.votes[i] = values[kVotes + i] > 0.0f;
   summary.arrival_seconds.assign(values + kArrivals, values + kArrivals + world_size);
-  const auto slowest =
-      std::max_element(summary.arrival_seconds.begin(), summary.arrival_seconds.end());
-  summary.slowest_rank = static_cast<int>(slowest - summary.arrival_seconds.begin());
+  const auto [first, last] =
+      std::minmax_element(summary.arrival_seconds.begin(), summary.arrival_seconds.end());
+  if (*first < *last) {
+    summary.slowest_rank = static_cast<int>(last - summary.arrival_seconds.begin());
+  }
   return summary;
 }
 

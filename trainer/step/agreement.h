@@ -33,7 +33,7 @@ struct StepSummary {
   double gradient_norm = 0;  // L2, before clipping.
   bool votes[kVoteCount] = {};
   std::vector<double> arrival_seconds;  // Per rank: what it told Prepare().
-  int slowest_rank = 0;                 // Largest arrival.
+  int slowest_rank = -1;                // Largest arrival; -1 where all came together.
 
   bool Has(Vote vote) const { return votes[static_cast<int>(vote)]; }
 };
@@ -66,6 +66,9 @@ class Agreement {
   /// Takes what was reduced in `step` away (a copy that does not wait) and returns the summary of
   /// the step before it, for which it may wait.
   StepSummary Exchange(const Reduced& reduced, int64_t step);
+
+  /// Is the device still at the step of the last Exchange()? Never waits.
+  bool Running() { return newest_step_ >= 0 && !device_.Done(turns_[newest_].read); }
 
   /// Waits for the newest copy and returns its summary; the next Exchange() then returns step -1.
   /// For evaluation, checkpoint and the end.

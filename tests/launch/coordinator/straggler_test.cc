@@ -133,6 +133,21 @@ TEST(StragglerTest, ANarrowPcieLinkIsNamed) {
   EXPECT_EQ(FindStraggler(window).cause, StragglerCause::kPcieLink);
 }
 
+TEST(StragglerTest, ALinkAsNarrowAsTheOthersExplainsNothing) {
+  StragglerWindow window = Late(Even(4, true), 2, 0.8, 30, Phase::kDevice);
+  for (RankWindow& rank : window.ranks) rank.gpu->pcie_width = 8;
+  EXPECT_EQ(FindStraggler(window).cause, StragglerCause::kCompute);
+}
+
+TEST(StragglerTest, WhereTheOthersTellNoLinkAGpuIsComparedWithItself) {
+  StragglerWindow window = Late(Even(4, true), 2, 0.8, 30, Phase::kDevice);
+  for (RankWindow& rank : window.ranks) rank.gpu->pcie_width = 0;
+  window.ranks[2].gpu->pcie_width = 8;
+  const Straggler found = FindStraggler(window);
+  EXPECT_EQ(found.cause, StragglerCause::kPcieLink);
+  EXPECT_TRUE(found.text.ends_with("its GPU's PCIe link has 8 lanes of 16")) << found.text;
+}
+
 TEST(StragglerTest, ASlowLoaderIsTheCauseAlsoOfAGpuWhoseLinkIsNarrow) {
   StragglerWindow window = Late(Even(4, true), 2, 0.8, 30, Phase::kDataWait);
   window.ranks[2].gpu->pcie_width = 4;

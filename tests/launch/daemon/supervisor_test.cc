@@ -91,11 +91,14 @@ class SupervisorTest : public ::testing::Test {
     options.coordinator.slots = 4;
     options.state_dir = folder_.path();
     options.tick = std::chrono::milliseconds(5);
+    Choose(options);
     auto supervisor = Supervisor::Open(std::move(options), launcher_, *std::move(store));
     ASSERT_TRUE(supervisor.ok()) << supervisor.status();
     supervisor_ = *std::move(supervisor);
     supervisor_->Begin();
   }
+
+  virtual void Choose(SupervisorOptions& options) {}
 
   static RunSpec Spec(int ranks = 1) {
     RunSpec spec;
@@ -137,6 +140,57 @@ class SupervisorTest : public ::testing::Test {
   FakeLauncher launcher_;
   std::unique_ptr<Supervisor> supervisor_;
 };
+
+// Two slots that are GPUs, and a monitor that says what the test says: GPU 1 is bad.
+class SupervisorGpuTest : public SupervisorTest {
+ protected:
+  void TearDown() override { supervisor_.reset(); }  // It asks for the readings.
+  void Choose(SupervisorOptions& options) override {
+    options.coordinator.slots = 2;
+    options.gpus = {"0", "1"};
+    readings_.gpus.resize(2);
+    readings_.gpus[1].index = 1;
+    readings_.gpus[1].healthy = false;
+    readings_.gpus[1].trouble = "XID 79: it has fallen off the bus";
+    readings_.cpu_energy_joules = 1;
+    options.devices = [this] {
+      const std::lock_guard lock(mutex_);
+      return readings_;
+    };
+  }
+  // It looks at the GPUs just after it has made out the power of the CPUs, which it then shows.
+  void AwaitALook(bool knows_power) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while ((supervisor_->overview().cpu_watts >= 0) != knows_power) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  }
+
+  std::mutex mutex_;
+  metrics::DeviceReadings readings_;  // Guarded by mutex_.
+};
+
+TEST_F(SupervisorGpuTest, ABadGpuIsNotGoodAgainBecauseItsDriverHangs) {
+  AwaitALook(true);
+  {
+    const std::lock_guard lock(mutex_);
+    readings_.stale = true;
+    readings_.cpu_energy_joules.reset();
+    for (metrics::GpuReading& gpu : readings_.gpus) {
+      gpu.healthy = false;
+      gpu.trouble = "NVML has not answered for 3 s";
+    }
+  }
+  AwaitALook(false);
+  const std::string waits = Submit(2);
+  EXPECT_EQ((*supervisor_->Find(waits))->state(), v1::RUN_STATE_QUEUED);
+  EXPECT_NE((*supervisor_->Find(waits))->reason().find("XID 79"), std::string::npos)
+      << (*supervisor_->Find(waits))->reason();
+  Command(waits, OrderKind::kKill);
+  // The driver's silence alone makes no GPU bad.
+  EXPECT_TRUE(launcher_.AwaitLaunch(Submit(1), 1));
+}
 
 TEST_F(SupervisorTest, ManyThreadsAskOrderWatchAndReadAtOnce) {
   constexpr int kThreads = 6;

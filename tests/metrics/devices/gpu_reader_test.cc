@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "metrics/devices/xid.h"
 #include "tests/metrics/devices/scenario.h"
 
 namespace lockstep::metrics {
@@ -75,6 +76,36 @@ TEST_F(GpuReaderTest, ACounterThatRunsBackwardsNeverTakesEnergyAway) {
   EXPECT_DOUBLE_EQ(reset.energy_joules, 1200) << "a second at 200 W";
   EXPECT_TRUE(reset.energy_estimated);
   EXPECT_DOUBLE_EQ(Round(4, "gpus 1\nenergy 151000\n")[0].energy_joules, 1350);
+}
+
+TEST_F(GpuReaderTest, ACounterThatComesBackMakesTheGapGood) {
+  Open("gpus 1\nenergy 5000000\n");
+  Round(1, "gpus 1\nenergy 5000000\n");
+  Round(2, "gpus 1\nfail 15\n");
+  EXPECT_EQ(Round(62, "gpus 1\nfail 15\n")[0].energy_joules, 0) << "nobody knows";
+  EXPECT_DOUBLE_EQ(Round(63, "gpus 1\nenergy 23600000\n")[0].energy_joules, 18600);
+  // What was estimated meanwhile is not counted again, and not taken back where it was too much.
+  EXPECT_DOUBLE_EQ(Round(64, "gpus 1\npower 300\nenergy none\n")[0].energy_joules, 18900);
+  EXPECT_DOUBLE_EQ(Round(65, "gpus 1\nenergy 24250000\n")[0].energy_joules, 19250);
+  EXPECT_DOUBLE_EQ(Round(66, "gpus 1\npower 300\nenergy none\n")[0].energy_joules, 19550);
+  EXPECT_DOUBLE_EQ(Round(67, "gpus 1\nenergy 24300000\n")[0].energy_joules, 19550);
+}
+
+TEST_F(GpuReaderTest, ANumberThatBecomesAnotherCardsTakesNothingOver) {
+  // A card is lost, and a new session numbers the next one in its place.
+  Open("gpus 2\n0.uuid GPU-a\n1.uuid GPU-b\n0.energy 1000\n1.energy 900000\n");
+  Round(1, "gpus 2\n0.uuid GPU-a\n1.uuid GPU-b\n0.energy 1000\n1.energy 900000\n0.xid 79\n");
+  reader_->Close();
+  const std::string text = "gpus 1\n0.uuid GPU-b\n0.energy 900000\n0.xid 79\n";
+  scenario_.Set(text);
+  ASSERT_TRUE(reader_->Open().ok());
+  std::vector<GpuReading> gpus = Round(2, text);
+  ASSERT_EQ(gpus.size(), 2u);
+  EXPECT_EQ(gpus[0].uuid, "GPU-b");
+  EXPECT_EQ(gpus[0].energy_joules, 0) << "two cards' counters have no difference";
+  EXPECT_TRUE(gpus[0].healthy) << gpus[0].trouble;
+  EXPECT_FALSE(gpus[1].healthy) << "there is no second one any more";
+  EXPECT_DOUBLE_EQ(Round(3, "gpus 1\n0.uuid GPU-b\n0.energy 902000\n")[0].energy_joules, 2);
 }
 
 TEST_F(GpuReaderTest, WithoutACounterPowerIsIntegrated) {
@@ -190,6 +221,16 @@ TEST_F(GpuReaderTest, XidsAreCountedAndFatalOnesStay) {
   gpus = Round(3, fatal);
   EXPECT_FALSE(gpus[1].healthy) << "only a reset ends it";
   EXPECT_EQ(gpus[1].xid_errors, 3) << "each is told once";
+}
+
+TEST(XidTest, ThoseThatNeedAResetAreFatal) {
+  for (const int fatal : {46, 48, 62, 64, 74, 79, 95, 110, 119, 120, 136, 140, 143, 158}) {
+    EXPECT_NE(FatalXid(fatal), nullptr) << fatal;
+  }
+  // A program's bugs, contained errors, news.
+  for (const int harmless : {0, 13, 31, 43, 45, 63, 68, 92, 94, 109, 154, 155, 156}) {
+    EXPECT_EQ(FatalXid(harmless), nullptr) << harmless;
+  }
 }
 
 TEST_F(GpuReaderTest, WhatHasAddedUpOutlivesASession) {

@@ -45,6 +45,22 @@ TEST(DescribeTest, TrunkHeadAndAuxiliaryHeadAddUp) {
   EXPECT_EQ(inception.trunk.parameters + inception.head.parameters, 23'834'568);
 }
 
+TEST(DescribeTest, AStepCostsTheForwardPassAndTwiceWhatIsTrained) {
+  config::ModelConfig config;
+  config.name = "vgg16";
+  config.num_classes = 10;
+  const Graph graph = BuildGraph(config, {3, 64, 64});
+  const ModelDescription vgg = DescribeModel(graph);
+  const int64_t trunk = vgg.trunk.multiply_adds, head = vgg.head.multiply_adds;
+  EXPECT_EQ(StepMultiplyAdds(graph, 0, false), 3 * (trunk + head));
+  const int backbone = FrozenOperations(graph, "backbone");
+  EXPECT_EQ(StepMultiplyAdds(graph, backbone, false), trunk + 3 * head);
+  EXPECT_EQ(StepMultiplyAdds(graph, backbone, true), 3 * head);
+  const int64_t first = vgg.layers[0].multiply_adds;
+  EXPECT_EQ(StepMultiplyAdds(graph, FrozenOperations(graph, "1 layers"), false),
+            3 * (trunk + head) - 2 * first);
+}
+
 TEST(DescribeTest, RowsTellKindShapeAndCost) {
   const ModelDescription resnet = Of("resnet18", 224);
   const LayerDescription& stem = resnet.layers[0];

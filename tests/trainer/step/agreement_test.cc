@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "tests/trainer/comm/run_ranks.h"
+#include "tests/trainer/comm/stand_in/fake_gpu.h"
 
 namespace lockstep::trainer {
 namespace {
@@ -51,6 +52,42 @@ TEST(AgreementTest, EveryRankReadsTheSumsOneStepLate) {
     EXPECT_EQ(summary.arrival_seconds, (std::vector<double>{0.5, 9.0, 0.5}));
     EXPECT_EQ(summary.slowest_rank, 1);
     for (int vote = 0; vote < kVoteCount; ++vote) EXPECT_FALSE(summary.votes[vote]);
+  });
+}
+
+TEST(AgreementTest, OfRanksThatComeTogetherNoneIsTheSlowest) {
+  RunRanks(2, [](Communicator& c) {
+    const auto cpu = OpenCpu();
+    Agreement agreement(c, *cpu);
+    Step(agreement, c, 0, {.arrival = 0});
+    EXPECT_EQ(Step(agreement, c, 1, {.arrival = c.rank() * 0.5}).slowest_rank, -1);
+    EXPECT_EQ(Step(agreement, c, 2, {}).slowest_rank, 1);
+  });
+}
+
+// A GPU that works on what it was given last.
+class BusyGpu : public FakeGpu {
+ public:
+  BusyGpu() : FakeGpu("GPU-0") {}
+  bool Done(EventHandle) override { return !busy; }
+  bool busy = false;
+};
+
+TEST(AgreementTest, KnowsWhetherTheDeviceIsStillAtTheNewestStep) {
+  RunRanks(1, [](Communicator& c) {
+    BusyGpu gpu;
+    Agreement agreement(c, gpu);
+    gpu.busy = true;
+    EXPECT_FALSE(agreement.Running()) << "there was no step yet";
+    gpu.busy = false;
+    Step(agreement, c, 0, {});
+    gpu.busy = true;
+    EXPECT_TRUE(agreement.Running());
+    gpu.busy = false;
+    EXPECT_FALSE(agreement.Running());
+    agreement.Drain();
+    gpu.busy = true;
+    EXPECT_FALSE(agreement.Running()) << "it has been waited for";
   });
 }
 
