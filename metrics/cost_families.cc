@@ -50,8 +50,7 @@ void AddRunCosts(FamilyBuilder& out, const Snapshot& snapshot) {
       };
       add("hardware", money.hardware);
       add("energy", money.energy);
-      // Three phases move bytes, and few prices have a row for them.
-      if (money.transfer != 0) add("transfer", money.transfer);
+      if (TransferOf(static_cast<config::Phase>(phase))) add("transfer", money.transfer);
     }
   }
   out.Gauge("run_projected_cost", "What a run will have cost at its end, at its present pace.");

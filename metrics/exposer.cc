@@ -25,21 +25,21 @@ namespace {
 
 class SnapshotCollectable : public prometheus::Collectable {
  public:
-  explicit SnapshotCollectable(std::function<Snapshot()> snapshot)
-      : snapshot_(std::move(snapshot)) {}
+  explicit SnapshotCollectable(Exposer::Source snapshot) : snapshot_(std::move(snapshot)) {}
 
   std::vector<prometheus::MetricFamily> Collect() const override {
     // An exception here would leave a thread of the web server and end the daemon; telemetry that
     // fails must not. Prometheus sees it as absent series.
     try {
-      return Families(snapshot_());
+      const std::optional<Snapshot> snapshot = snapshot_();
+      if (snapshot) return Families(*snapshot);
     } catch (const std::exception&) {
-      return {};
     }
+    return {};
   }
 
  private:
-  std::function<Snapshot()> snapshot_;
+  Exposer::Source snapshot_;
 };
 
 // The web server would take "9464" as every address of the host, and "+9464", "80,81" or "443s" as
@@ -66,11 +66,13 @@ absl::Status CheckAddress(const std::string& address) {
 // The web server's accepting thread sleeps in poll() for up to two seconds and looks at its stop
 // flag only in between; a connection wakes it. Connects until told that the server has ended, since
 // the flag is not ours to see.
-void WakeServer(const std::stop_token& ended, int port) {
+void WakeServer(const std::stop_token& ended, const std::string& host, int port) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (inet_pton(AF_INET, host.c_str(), &address.sin_addr) != 1 || address.sin_addr.s_addr == 0) {
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  }
   while (!ended.stop_requested()) {
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd >= 0) {
@@ -87,11 +89,12 @@ struct Exposer::Impl {
   // Declared before the server, so that it outlives the server's threads.
   std::shared_ptr<SnapshotCollectable> collectable;
   std::unique_ptr<prometheus::Exposer> server;
+  std::string host;
   int port = 0;
 };
 
 absl::StatusOr<std::unique_ptr<Exposer>> Exposer::Start(const std::string& address,
-                                                        std::function<Snapshot()> snapshot) {
+                                                        Source snapshot) {
   if (absl::Status status = CheckAddress(address); !status.ok()) return status;
   auto impl = std::make_unique<Impl>();
   impl->collectable = std::make_shared<SnapshotCollectable>(std::move(snapshot));
@@ -102,6 +105,7 @@ absl::StatusOr<std::unique_ptr<Exposer>> Exposer::Start(const std::string& addre
     if (ports.empty() || ports.front() <= 0) {
       return absl::UnavailableError(absl::StrCat("the metrics endpoint got no port on ", address));
     }
+    impl->host = address.substr(0, address.rfind(':'));
     impl->port = ports.front();
   } catch (const std::exception& error) {
     // The web server tells only that it could not start; a port in use is what remains after the
@@ -118,7 +122,7 @@ Exposer::Exposer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Exposer::~Exposer() {
   if (impl_->port <= 0) return;
   std::jthread waker(
-      [port = impl_->port](const std::stop_token& ended) { WakeServer(ended, port); });
+      [this](const std::stop_token& ended) { WakeServer(ended, impl_->host, impl_->port); });
   impl_->server.reset();
 }
 

@@ -120,7 +120,7 @@ void AddLearning(FamilyBuilder& out, const Snapshot& snapshot) {
   auto per_split = [&](auto known, auto train, auto validation) {
     for (const RunSample& run : snapshot.runs) {
       if (!known(run)) continue;
-      if (run.steps > 0) out.Add({{"run", run.run}, {"split", "train"}}, train(run));
+      if (run.has_train) out.Add({{"run", run.run}, {"split", "train"}}, train(run));
       if (run.has_eval) out.Add({{"run", run.run}, {"split", "val"}}, validation(run));
     }
   };
@@ -133,7 +133,7 @@ void AddLearning(FamilyBuilder& out, const Snapshot& snapshot) {
   per_split([](const RunSample& run) { return run.has_accuracy; },
             [](const RunSample& run) { return run.train_accuracy_ratio; },
             [](const RunSample& run) { return run.eval_accuracy_ratio; });
-  auto stepped = [](const RunSample& run) { return run.steps > 0; };
+  auto stepped = [](const RunSample& run) { return run.has_train; };
   out.Gauge("run_learning_rate", "Learning rate of the newest step.");
   PerRunIf(out, snapshot, stepped, [](const RunSample& run) { return run.learning_rate; });
   out.Gauge("run_gradient_norm", "Global L2 norm of the newest step's gradient, before clipping.");

@@ -66,10 +66,11 @@ struct RunSample {
   int64_t allreduce_bytes = 0;
   std::vector<RankSample> ranks;
   bool has_accuracy = true;  // False where what is learnt are numbers.
+  bool has_train = false;    // The loss of a step is known; the next ones are of the newest step.
   double train_loss = 0, train_accuracy_ratio = 0;
   bool has_eval = false;
   double eval_loss = 0, eval_accuracy_ratio = 0;
-  double learning_rate = 0, gradient_norm = 0;
+  double learning_rate = 0, gradient_norm = 0;  // With has_train.
   int64_t nonfinite_steps = 0;
   Histogram checkpoint_write_duration;
   int64_t checkpoint_writes_ok = 0, checkpoint_writes_error = 0;
@@ -111,7 +112,7 @@ struct Snapshot {
   BuildInfo build;
   double start_time_seconds = 0;                 // Unix.
   std::map<std::string, int64_t> runs_by_state;  // Lower-case state name; every state is present.
-  std::map<std::pair<std::string, std::string>, int64_t> transitions;
+  std::map<std::pair<std::string, std::string>, int64_t> transitions;  // Each that can be.
   int slots = 0, free_slots = 0;
   int64_t queue_depth = 0;
   double queue_oldest_wait_seconds = 0;

@@ -10,7 +10,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
@@ -156,6 +158,28 @@ absl::Status Client::Call(bool retry, const Attempt& attempt) {
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
+}
+
+absl::StatusOr<std::vector<v1::Run>> LiveRuns(Client& client) {
+  v1::ListRunsRequest request;
+  request.set_page_size(500);
+  for (int state = v1::RUN_STATE_QUEUED; state <= v1::RUN_STATE_RECOVERING; ++state) {
+    request.add_states(static_cast<v1::RunState>(state));
+  }
+  std::vector<v1::Run> runs;
+  do {
+    auto page = client.Read(&ControlStub::ListRuns, request);
+    if (!page.ok()) return page.status();
+    std::move(page->mutable_runs()->begin(), page->mutable_runs()->end(), std::back_inserter(runs));
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  std::reverse(runs.begin(), runs.end());
+  const auto turn = [](const v1::Run& run) {
+    return run.state() == v1::RUN_STATE_QUEUED ? std::max(run.queue_position(), 1) : 0;
+  };
+  std::stable_sort(runs.begin(), runs.end(),
+                   [&](const v1::Run& a, const v1::Run& b) { return turn(a) < turn(b); });
+  return runs;
 }
 
 }  // namespace lockstep::cli

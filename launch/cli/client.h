@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -77,5 +78,9 @@ class Client {
   Options options_;
   std::unique_ptr<ControlStub> stub_;
 };
+
+/// Every run that has not ended: those that hold slots or are paused, oldest first, then those that
+/// wait, in the order of their turns.
+absl::StatusOr<std::vector<v1::Run>> LiveRuns(Client& client);
 
 }  // namespace lockstep::cli

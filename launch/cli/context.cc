@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -45,7 +46,11 @@ std::string HintFor(const absl::Status& status) {
 
 }  // namespace
 
-Output::Output(int fd) : fd_(fd), is_terminal_(isatty(fd) == 1) {}
+// One that knows no sequences (an editor's shell) is written to like a file.
+Output::Output(int fd) : fd_(fd) {
+  const char* term = getenv("TERM");
+  is_terminal_ = isatty(fd) == 1 && (term == nullptr || std::string_view(term) != "dumb");
+}
 
 void Output::Write(absl::string_view text) {
   while (!text.empty() && !broken_ && status_.ok()) {

@@ -32,7 +32,7 @@ class Output {
 
  private:
   int fd_;
-  bool is_terminal_;
+  bool is_terminal_ = false;
   bool broken_ = false;
   absl::Status status_;
 };

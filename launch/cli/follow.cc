@@ -188,15 +188,10 @@ class Follower {
 
   void Discover() {
     Client client({.socket = context_.socket, .timeout_seconds = 2});
-    v1::ListRunsRequest request;
-    request.set_page_size(static_cast<int>(kMostStreams));
-    for (int state = v1::RUN_STATE_QUEUED; state <= v1::RUN_STATE_RECOVERING; ++state) {
-      request.add_states(static_cast<v1::RunState>(state));
-    }
-    auto response = client.Read(&ControlStub::ListRuns, request);
+    const auto runs = LiveRuns(client);
     // The streams tell of a coordinator that went away.
-    if (!response.ok()) return;
-    for (auto run = response->runs().rbegin(); run != response->runs().rend(); ++run) Add(*run);
+    if (!runs.ok()) return;
+    for (const v1::Run& run : *runs) Add(run);
   }
 
   Context& context_;

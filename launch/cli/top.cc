@@ -9,6 +9,7 @@
 #include <csignal>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -21,7 +22,6 @@ namespace {
 
 using config::ExitCode;
 
-constexpr int kMostLiveRuns = 100;
 constexpr int kEndedRuns = 5;
 constexpr double kAnswerSeconds = 2;
 // A terminal that changed its size is painted anew after so long.
@@ -45,22 +45,16 @@ absl::StatusOr<TopData> Ask(Client& client) {
   auto status = client.Read(&ControlStub::GetStatus, v1::GetStatusRequest());
   if (!status.ok()) return status.status();
   data.status = *std::move(status);
-  v1::ListRunsRequest live;
-  live.set_page_size(kMostLiveRuns);
-  for (int state = v1::RUN_STATE_QUEUED; state <= v1::RUN_STATE_RECOVERING; ++state) {
-    live.add_states(static_cast<v1::RunState>(state));
-  }
   v1::ListRunsRequest ended;
   ended.set_page_size(kEndedRuns);
   for (int state = v1::RUN_STATE_COMPLETED; state <= v1::RUN_STATE_FAILED; ++state) {
     ended.add_states(static_cast<v1::RunState>(state));
   }
-  auto running = client.Read(&ControlStub::ListRuns, live);
-  if (!running.ok()) return running.status();
+  auto live = LiveRuns(client);
+  if (!live.ok()) return live.status();
   auto over = client.Read(&ControlStub::ListRuns, ended);
   if (!over.ok()) return over.status();
-  // Oldest first: what is running stands above what waits.
-  data.runs.assign(running->runs().rbegin(), running->runs().rend());
+  data.runs = *std::move(live);
   data.runs.insert(data.runs.end(), over->runs().begin(), over->runs().end());
   data.unix_seconds = UnixSeconds();
   return data;
@@ -91,10 +85,16 @@ class Screen {
   Screen(const Screen&) = delete;
   Screen& operator=(const Screen&) = delete;
 
-  void Paint(const std::vector<std::string>& lines) {
-    std::string text = absl::StrCat("\x1b[H", absl::StrJoin(lines, "\x1b[K\r\n"), "\x1b[K\x1b[J");
-    if (text == painted_) return;
+  void Paint(const std::vector<std::string>& lines, const TopStyle& size) {
+    // A line is cleared before it is written: behind one that fills the width the cursor stands on
+    // its last letter, which would be cleared with the rest.
+    std::string text = absl::StrCat("\x1b[H\x1b[2K", absl::StrJoin(lines, "\r\n\x1b[2K"));
+    if (lines.size() < static_cast<size_t>(size.rows)) absl::StrAppend(&text, "\r\n\x1b[J");
+    const std::pair<int, int> extent{size.columns, size.rows};
+    // Of another size the terminal may have moved what was there.
+    if (text == painted_ && extent == extent_) return;
     painted_ = std::move(text);
+    extent_ = extent;
     out_.Write(painted_);
   }
   /// -1 where no keys can be read.
@@ -114,6 +114,7 @@ class Screen {
   bool restore_ = false;
   termios before_{};
   std::string painted_;
+  std::pair<int, int> extent_;  // Columns and rows of the terminal when it was painted.
 };
 
 // Waits until `until`, a key, a signal or a changed size. Returns the code to leave with.
@@ -148,9 +149,9 @@ int Live(Context& context, Interrupts& interrupts, const TopOptions& options, To
       data.lost_seconds = client || MonotonicSeconds() - answered < options.interval_seconds
                               ? 0
                               : MonotonicSeconds() - answered;
-      screen.Paint(TopPage(data, {.columns = context.out.columns(),
-                                  .rows = context.out.rows(),
-                                  .color = context.color()}));
+      const TopStyle style{
+          .columns = context.out.columns(), .rows = context.out.rows(), .color = context.color()};
+      screen.Paint(TopPage(data, style), style);
       const auto leave =
           Wait(context, interrupts, screen, MonotonicSeconds() + options.interval_seconds);
       if (leave) {

@@ -29,14 +29,7 @@ absl::StatusOr<std::vector<v1::Run>> RunsToWatch(Context& context,
     runs.push_back(response->run());
   }
   if (!ids.empty()) return runs;
-  v1::ListRunsRequest request;
-  for (int state = v1::RUN_STATE_QUEUED; state <= v1::RUN_STATE_RECOVERING; ++state) {
-    request.add_states(static_cast<v1::RunState>(state));
-  }
-  auto response = client.Read(&ControlStub::ListRuns, request);
-  if (!response.ok()) return response.status();
-  // Oldest first: what is running stands above what waits.
-  return std::vector<v1::Run>(response->runs().rbegin(), response->runs().rend());
+  return LiveRuns(client);
 }
 
 int WatchVerb(Context& context, const std::vector<std::string>& ids) {

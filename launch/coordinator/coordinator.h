@@ -134,6 +134,8 @@ class Coordinator {
   void Detached(const std::string& run, int attempt);
   void Progressed(const std::string& run, int attempt, const ProgressFacts& progress, Now now);
   void Observed(const std::string& run, int attempt, const BoardFacts& board, Now now);
+  /// What the attempt has read from the data set so far.
+  void DataWasRead(const std::string& run, int attempt, const DataRead& read);
   /// What the ranks have spent so far, for the ledger. Call it about once a second for each run
   /// that has processes, and a last time before GangEnded().
   void Used(const std::string& run, int attempt, const std::vector<metrics::RankUsage>& ranks,

@@ -164,6 +164,20 @@ void Coordinator::Used(const std::string& id, int attempt,
   Notify(*run);
 }
 
+void Coordinator::DataWasRead(const std::string& id, int attempt, const DataRead& read) {
+  Run* run = Current(id, attempt);
+  if (run == nullptr) return;
+  if (run->read_attempt != attempt) {
+    run->read_before.samples += run->read.samples;
+    run->read_before.replaced += run->read.replaced;
+    run->read = {};
+    run->read_attempt = attempt;
+  }
+  // A board that cannot be read tells of nothing; what it told before stands.
+  run->read.samples = std::max(run->read.samples, read.samples);
+  run->read.replaced = std::max(run->read.replaced, read.replaced);
+}
+
 // The processes ended while nobody watched: what came after was no part of the attempt, and nobody
 // held slots. The host may even have been off.
 void Coordinator::CloseAccount(Run& run, int exit_code, double ended_at, Now now) {

@@ -29,6 +29,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Order, id, kind, reason, to_rank
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(CheckpointFacts, step, bytes, write_seconds,
                                                 stall_seconds, ok, error, path, at_unix,
                                                 cost_micros)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(DataRead, samples, replaced)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankProcess, pid, start_time_ticks)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Gang, pid, start_time_ticks)
 
@@ -71,6 +72,9 @@ std::string ToJson(const Run& run) {
                {"warned_percent", run.warned_percent},
                {"restarts_by_reason", run.restarts_by_reason},
                {"lost_steps", run.lost_steps},
+               {"read_before", run.read_before},
+               {"read", run.read},
+               {"read_attempt", run.read_attempt},
                {"checkpoints_ok", run.checkpoints_ok},
                {"checkpoints_failed", run.checkpoints_failed},
                {"checkpoint_write_counts", run.checkpoint_write_counts},
@@ -125,6 +129,9 @@ Run RunFromJson(const std::string& text, double shift) {
   run.told_checkpoint = json.value("told_checkpoint", run.told_checkpoint);
   run.metric_points = json.value("metric_points", std::vector<MetricPoint>());
   run.warned_percent = json.value("warned_percent", 0);
+  run.read_before = json.value("read_before", DataRead());
+  run.read = json.value("read", DataRead());
+  run.read_attempt = json.value("read_attempt", 0);
   json.at("restarts_by_reason").get_to(run.restarts_by_reason);
   json.at("lost_steps").get_to(run.lost_steps);
   json.at("checkpoints_ok").get_to(run.checkpoints_ok);

@@ -83,6 +83,12 @@ struct MetricPoint {
   int64_t cost_micros = 0;
 };
 
+// What the ranks read from the data set, over all of them.
+struct DataRead {
+  int64_t samples = 0;
+  int64_t replaced = 0;  // Of them, in the place of bad ones.
+};
+
 // What a checkpoint had cost.
 struct CheckpointCost {
   int64_t step = 0;
@@ -141,6 +147,9 @@ struct Run {
   int warned_percent = 0;                        // Of its nearest limit; 0, 80 or 95.
   std::map<std::string, int64_t> restarts_by_reason;
   int64_t lost_steps = 0;
+  DataRead read_before;  // By the attempts before `read_attempt`,
+  DataRead read;         // and by that one.
+  int read_attempt = 0;
   int64_t checkpoints_ok = 0;
   int64_t checkpoints_failed = 0;
   // Counts per bucket in the bounds of metrics/snapshot.h, and sums.

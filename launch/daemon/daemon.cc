@@ -79,8 +79,11 @@ bool IsLoopback(const std::string& host) {
 std::string PortTaken(const char* setting, const std::string& address) {
   const auto split = SplitAddress(address);
   const std::string owner = split ? PortOwner(split->second) : std::string();
-  return absl::StrCat(setting, " ", address, ": port ", split ? split->second : 0, " is in use",
-                      owner.empty() ? "" : " by ", owner);
+  return absl::StrCat(setting, " ", address, " cannot be served: ",
+                      owner.empty() ? "is the address one of this host's, and the port free?"
+                                    : absl::StrCat("port ", split->second, " is in use by ", owner),
+                      " (--set ", setting, "=127.0.0.1:PORT takes another, --set '", setting,
+                      "=\"\"' none)");
 }
 
 ExitCode ExitFor(const absl::Status& status) {
@@ -166,14 +169,16 @@ absl::Status Daemon::Parts::TakeFolder(config::CoordinatorConfig& config) {
 
 absl::Status Daemon::Parts::StartMetrics(const config::CoordinatorConfig& config) {
   if (config.metrics_address.empty()) return absl::OkStatus();
-  auto started = metrics::Exposer::Start(config.metrics_address, [this] {
+  const auto sample = [this]() -> std::optional<metrics::Snapshot> {
     // Scraped before there is anything to show.
-    if (!serving) return metrics::Snapshot();
-    metrics::Snapshot snapshot = supervisor->Sample();
-    rpcs.Show(snapshot);
-    if (log_messages) snapshot.log_messages = log_messages();
+    if (!serving) return std::nullopt;
+    std::optional<metrics::Snapshot> snapshot = supervisor->Sample();
+    if (!snapshot) return std::nullopt;
+    rpcs.Show(*snapshot);
+    if (log_messages) snapshot->log_messages = log_messages();
     return snapshot;
-  });
+  };
+  auto started = metrics::Exposer::Start(config.metrics_address, sample);
   if (!started.ok()) {
     const bool taken = absl::IsUnavailable(started.status());
     return absl::InvalidArgumentError(

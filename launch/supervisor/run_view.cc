@@ -46,10 +46,11 @@ void FillProgress(const v1::Progress& progress, const SampleContext& context,
     sample.progress_ratio = std::clamp(
         static_cast<double>(progress.step()) / static_cast<double>(progress.total_steps()), 0., 1.);
   }
-  if (progress.eta_seconds() > 0) {
+  if (progress.eta_seconds() > 0 && context.moving) {
     sample.eta_timestamp_seconds = context.last_report_unix + progress.eta_seconds();
   }
   sample.last_step_timestamp_seconds = context.last_step_unix;
+  sample.has_train = progress.has_score();
   sample.train_loss = progress.loss();
   sample.has_accuracy = !progress.has_score() || IsRatio(progress.score());
   sample.train_accuracy_ratio = progress.score().value();
@@ -184,6 +185,13 @@ void AddToTotals(const v1::Progress& attempt, v1::Progress& totals) {
       found->set_slowest_steps(found->slowest_steps() + before.slowest_steps());
     }
   }
+  if (!attempt.has_score() && totals.has_score()) {
+    // It knows the loss of no step yet.
+    *sum.mutable_score() = totals.score();
+    sum.set_loss(totals.loss());
+    sum.set_learning_rate(totals.learning_rate());
+    sum.set_gradient_norm(totals.gradient_norm());
+  }
   if (!sum.has_last_evaluation() && totals.has_last_evaluation()) {
     *sum.mutable_last_evaluation() = totals.last_evaluation();
   }
@@ -303,6 +311,8 @@ metrics::RunSample ToSample(const Run& run, const v1::Progress& totals,
   sample.checkpoint_last_success_timestamp_seconds = run.last_checkpoint.at_unix;
   sample.restarts = run.restarts_by_reason;
   sample.lost_steps = run.lost_steps;
+  sample.loaded_samples = run.read_before.samples + run.read.samples;
+  sample.corrupt_samples = run.read_before.replaced + run.read.replaced;
   sample.recovery_duration = ToMetrics(run.recovery_counts, run.recovery_sum);
 
   FillSpending(run, context, sample);

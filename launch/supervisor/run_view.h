@@ -19,7 +19,8 @@ double ValueOf(const v1::Evaluation& evaluation, const std::string& metric);
 /// steps.
 double P99Seconds(const v1::Histogram& histogram);
 
-/// Adds what an attempt did to the totals of the attempts before it. Gauges become the attempt's.
+/// Adds what an attempt did to the totals of the attempts before it. Gauges become the attempt's,
+/// once it has some.
 void AddToTotals(const v1::Progress& attempt, v1::Progress& totals);
 
 /// What the run has cost and will cost. `coordinator` knows it.
@@ -38,6 +39,7 @@ struct SampleContext {
   Now now;
   double last_report_unix = 0;  // When the newest progress came.
   double last_step_unix = 0;    // When the step number last grew.
+  bool moving = false;          // Steps are made: what is expected holds.
 };
 metrics::RunSample ToSample(const Run& run, const v1::Progress& totals,
                             const v1::Progress& progress, const SampleContext& context);

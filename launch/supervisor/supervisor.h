@@ -137,7 +137,8 @@ class Supervisor {
   };
   Overview overview() const;
   /// Everything for a scrape but the RPC counts; waits for the supervisor's thread, briefly.
-  metrics::Snapshot Sample();
+  /// nullopt when that has no time (a disk that takes long) or has ended.
+  std::optional<metrics::Snapshot> Sample();
 
   /// Tells the watcher the run as it is (if newer than `after_sequence`) and every change, until
   /// the run has ended or RemoveWatcher().
@@ -157,9 +158,7 @@ class Supervisor {
     v1::Progress progress;  // Newest of attempt Run::progress_attempt.
     double last_report_unix = 0;
     double last_step_unix = 0;
-    std::vector<double> heard;     // By rank: its last sign of life (monotonic); 0 = none yet.
-    int64_t loaded_samples = 0;    // Of the newest attempt, over all ranks.
-    int64_t replaced_samples = 0;  // Likewise.
+    std::vector<double> heard;  // By rank: its last sign of life (monotonic); 0 = none yet.
   };
   // What the devices of each rank had used when they were last looked at.
   struct Meters {

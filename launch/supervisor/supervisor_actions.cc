@@ -338,6 +338,12 @@ metrics::Snapshot Supervisor::MakeSample(Now now) const {
   for (int i = 0; i < kRunStateCount; ++i) {
     snapshot.runs_by_state[StateName(static_cast<RunState>(i))] = 0;
   }
+  for (int from = 0; from < kRunStateCount; ++from) {
+    for (int to = 0; to < kRunStateCount; ++to) {
+      const auto [left, entered] = std::make_pair(RunState(from), RunState(to));
+      if (IsLegal(left, entered)) snapshot.transitions[{StateName(left), StateName(entered)}] = 0;
+    }
+  }
   for (const auto& [change, count] : coordinator_.transitions()) {
     snapshot.transitions[{StateName(change.first), StateName(change.second)}] = count;
   }
@@ -361,7 +367,8 @@ metrics::Snapshot Supervisor::MakeSample(Now now) const {
     const Detail& detail = details_.at(run->spec.id);
     metrics::RunSample& sample = snapshot.runs.emplace_back(
         ToSample(*run, detail.totals, detail.progress,
-                 {coordinator_, now, detail.last_report_unix, detail.last_step_unix}));
+                 {coordinator_, now, detail.last_report_unix, detail.last_step_unix,
+                  run->has_processes && !run->held && run->progress_attempt == run->attempt}));
     for (size_t rank = 0; rank < std::min(sample.ranks.size(), detail.heard.size()); ++rank) {
       if (detail.heard[rank] <= 0) continue;
       const double heard = now.unix - (now.monotonic - detail.heard[rank]);
@@ -369,8 +376,6 @@ metrics::Snapshot Supervisor::MakeSample(Now now) const {
       // Rank 0 also tells of itself over its link.
       shown = rank == 0 ? std::max(shown, heard) : heard;
     }
-    sample.loaded_samples = detail.loaded_samples;
-    sample.corrupt_samples = detail.replaced_samples;
     const auto watch = watches_.find(run->spec.id);
     if (watch != watches_.end() && watch->second.straggler().rank >= 0) {
       const Straggler& straggler = watch->second.straggler();

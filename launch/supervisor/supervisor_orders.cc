@@ -264,17 +264,13 @@ Supervisor::Overview Supervisor::overview() const {
   return overview_;
 }
 
-metrics::Snapshot Supervisor::Sample() {
-  auto promise = std::make_shared<std::promise<metrics::Snapshot>>();
-  std::future<metrics::Snapshot> future = promise->get_future();
+std::optional<metrics::Snapshot> Supervisor::Sample() {
+  auto promise = std::make_shared<std::promise<std::optional<metrics::Snapshot>>>();
+  std::future<std::optional<metrics::Snapshot>> future = promise->get_future();
   if (!Post([this, promise](Now now) { promise->set_value(MakeSample(now)); },
-            [promise] { promise->set_value({}); }) ||
+            [promise] { promise->set_value(std::nullopt); }) ||
       future.wait_for(kSampleTimeout) != std::future_status::ready) {
-    metrics::Snapshot empty;
-    empty.build = options_.build;
-    empty.start_time_seconds = started_unix_;
-    empty.currency = options_.coordinator.price.currency;
-    return empty;
+    return std::nullopt;
   }
   return future.get();
 }

@@ -138,10 +138,14 @@ void Supervisor::DoRankMessage(const std::shared_ptr<RankStream>& stream,
       TakeProgress(session, message.progress(), now);
       break;
     case v1::AttachRequest::kEvaluation: {
-      v1::Progress progress = details_[id].progress;
-      *progress.mutable_last_evaluation() = message.evaluation();
-      TakeProgress(session, progress, now);
-      if (const Run* run = coordinator_.Find(id)) {
+      const Run* run = coordinator_.Find(id);
+      // What is there of an attempt before this one is in the totals already.
+      if (run != nullptr && run->progress_attempt == session.attempt) {
+        v1::Progress progress = details_[id].progress;
+        *progress.mutable_last_evaluation() = message.evaluation();
+        TakeProgress(session, progress, now);
+      }
+      if (run != nullptr) {
         const double value = ValueOf(message.evaluation(), run->spec.limits.metric);
         coordinator_.Evaluated(id, session.attempt, message.evaluation().step(), value, now);
       }

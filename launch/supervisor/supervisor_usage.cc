@@ -105,6 +105,15 @@ std::vector<double> LastHeard(const std::vector<RankState>& ranks, double now) {
   return heard;
 }
 
+DataRead ReadOf(const std::vector<RankState>& ranks) {
+  DataRead read;
+  for (const RankState& rank : ranks) {
+    read.samples += rank.loaded_samples;
+    read.replaced += rank.replaced_samples;
+  }
+  return read;
+}
+
 }  // namespace
 
 // The GPU of a rank; empty = it trains on the CPU.
@@ -264,6 +273,7 @@ void Supervisor::ReadBoard(const std::string& id, int attempt, Now now) {
   const Run* run = coordinator_.Find(id);
   if (run == nullptr || run->attempt != attempt) return;
   const std::vector<RankState> ranks = BoardOf(*run);
+  coordinator_.DataWasRead(id, attempt, ReadOf(ranks));
   coordinator_.Used(id, attempt, UsageOf(*run, ranks, now), now);
   WatchRanks(*run, ranks, now);
   const RankState* behind = nullptr;
@@ -278,11 +288,6 @@ void Supervisor::ReadBoard(const std::string& id, int attempt, Now now) {
   }
   Detail& detail = details_[id];
   detail.heard = LastHeard(ranks, now.monotonic);
-  detail.loaded_samples = detail.replaced_samples = 0;
-  for (const RankState& rank : ranks) {
-    detail.loaded_samples += rank.loaded_samples;
-    detail.replaced_samples += rank.replaced_samples;
-  }
   if (behind == nullptr) return;
   facts.step = behind->step;
   facts.phase = behind->phase;
@@ -295,7 +300,9 @@ void Supervisor::ReadBoard(const std::string& id, int attempt, Now now) {
 std::optional<double> Supervisor::LastLook(const std::string& id, int attempt, Now now) {
   const Run* run = coordinator_.Find(id);
   if (run == nullptr || run->attempt != attempt) return std::nullopt;
-  const std::vector<metrics::RankUsage> usage = UsageOf(*run, BoardOf(*run), now);
+  const std::vector<RankState> ranks = BoardOf(*run);
+  coordinator_.DataWasRead(id, attempt, ReadOf(ranks));
+  const std::vector<metrics::RankUsage> usage = UsageOf(*run, ranks, now);
   const double lived = run->account.LivedUntil(usage);
   std::optional<double> ended_at;
   Now end = now;

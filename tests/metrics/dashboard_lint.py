@@ -6,6 +6,9 @@ METRIC = re.compile(r"(?<![\w:$\"])((?:[a-z]+:)?lockstep_\w+(?::\w+)?|ALERTS)(\{
 GROUPED = re.compile(r"(?:by|on|ignoring|group_left|group_right) \(([^)]*)\)")
 RATE = re.compile(r"\b(?:rate|irate|increase|delta|idelta|deriv)\(")
 VARIABLES = ["datasource", "job", "instance", "run"]
+# What Grafana 11 has: another kind of panel is an error on the screen, another unit is shown as its own name.
+KINDS = {"timeseries", "stat", "bargauge", "table"}
+UNITS = {"none", "percentunit", "s", "dateTimeFromNow", "ops", "reqps", "watt", "joule", "celsius", "hertz", "bytes", "Bps", "sci"}
 # Labels that Prometheus adds itself.
 BUILT_IN = {"job", "instance", "le", "alertname", "alertstate", "severity"}
 HISTOGRAM_PARTS = ("_bucket", "_sum", "_count")
@@ -38,6 +41,8 @@ def lint_board(board, exported):
         if wanted not in variables:
             yield f"{name}: has no variable {wanted}"
     for variable in board["templating"]["list"]:
+        if not isinstance(variable.get("current"), dict):
+            yield f"{name}: variable {variable['name']} has no current value, not even an empty one"
         if variable["type"] == "query":
             if variable["datasource"].get("uid") != "${datasource}":
                 yield f"{name}: variable {variable['name']} names a data source"
@@ -71,8 +76,16 @@ def lint_panel(panel, exported, variables):
         yield "no title"
     if not (panel.get("description") or "").endswith("."):
         yield "no description that is a sentence"
-    if not panel.get("fieldConfig", {}).get("defaults", {}).get("unit"):
+    if panel["type"] not in KINDS:
+        yield f"there is no panel of type {panel['type']}"
+    defaults = panel.get("fieldConfig", {}).get("defaults", {})
+    unit = defaults.get("unit") or ""
+    if not unit:
         yield "no unit"
+    elif unit not in UNITS and not re.fullmatch(r"suffix:\S.*", unit):
+        yield f"there is no unit {unit}"
+    if panel["type"] == "bargauge" and "thresholds" not in defaults and "color" not in defaults:
+        yield "its bars are red from 80 on"
     if (panel.get("datasource") or {}).get("uid") != "${datasource}":
         yield "names a data source"
     targets = panel.get("targets", [])

@@ -112,6 +112,23 @@ class Lint(unittest.TestCase):
         del self.panel["fieldConfig"]["defaults"]["unit"]
         self.complains("no unit")
 
+    def test_unit_that_grafana_does_not_have(self):
+        for wrong in ("watts", "suffix: samples/s"):
+            self.panel["fieldConfig"]["defaults"]["unit"] = wrong
+            self.complains("there is no unit")
+
+    def test_kind_of_panel_that_grafana_does_not_have(self):
+        self.panel["type"] = "graph"
+        self.complains("there is no panel of type graph")
+
+    def test_bars_that_turn_red_by_themselves(self):
+        self.panel["type"] = "bargauge"
+        self.complains("red from 80 on")
+
+    def test_current_value_of_a_variable(self):
+        del self.board["templating"]["list"][0]["current"]
+        self.complains("variable datasource has no current value")
+
     def test_data_source_of_a_panel(self):
         self.panel["datasource"] = {"type": "prometheus", "uid": "abc"}
         self.complains("names a data source")

@@ -19,14 +19,13 @@
 namespace lockstep::metrics {
 namespace {
 
-// A plain HTTP/1.0 GET of 127.0.0.1:port; the whole answer with its headers, "" when nobody
-// answers.
-std::string Get(int port, const std::string& path) {
+// A plain HTTP/1.0 GET of host:port; the whole answer with its headers, "" when nobody answers.
+std::string Get(int port, const std::string& path, const char* host = "127.0.0.1") {
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  inet_pton(AF_INET, host, &address.sin_addr);
   std::string answer;
   if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
     const std::string request = "GET " + path + " HTTP/1.0\r\n\r\n";
@@ -85,12 +84,14 @@ TEST(Exposer, FreesItsPortWhenItEnds) {
 // The web server alone takes two seconds to end once it was scraped; a daemon that restarts must
 // not.
 TEST(Exposer, EndsWithinASecondAfterAScrape) {
-  auto exposer = Exposer::Start("127.0.0.1:0", Sample);
-  ASSERT_TRUE(exposer.ok()) << exposer.status();
-  ASSERT_NE(Get((*exposer)->port(), "/metrics"), "");
-  const auto start = std::chrono::steady_clock::now();
-  exposer->reset();
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(1));
+  for (const char* host : {"127.0.0.1", "127.0.0.2", "0.0.0.0"}) {
+    auto exposer = Exposer::Start(std::string(host) + ":0", Sample);
+    ASSERT_TRUE(exposer.ok()) << exposer.status();
+    ASSERT_NE(Get((*exposer)->port(), "/metrics", host), "");
+    const auto start = std::chrono::steady_clock::now();
+    exposer->reset();
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(1)) << host;
+  }
 }
 
 TEST(Exposer, WantsAHostAndAPort) {
@@ -107,6 +108,15 @@ TEST(Exposer, OutlivesASnapshotThatThrows) {
       Exposer::Start("127.0.0.1:0", []() -> Snapshot { throw std::runtime_error("no store"); });
   ASSERT_TRUE(exposer.ok()) << exposer.status();
   EXPECT_NE(Get((*exposer)->port(), "/metrics").find(" 200 "), std::string::npos);
+}
+
+// Zeros would be read as measurements, and as counters that began anew.
+TEST(Exposer, ShowsNothingWhereNobodyCanTell) {
+  auto exposer = Exposer::Start("127.0.0.1:0", [] { return std::nullopt; });
+  ASSERT_TRUE(exposer.ok()) << exposer.status();
+  const std::string answer = Get((*exposer)->port(), "/metrics");
+  EXPECT_NE(answer.find(" 200 "), std::string::npos) << answer;
+  EXPECT_EQ(answer.find("lockstep_"), std::string::npos) << answer;
 }
 
 // The web server adds families of its own to every scrape; they have to pass too.

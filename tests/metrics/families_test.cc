@@ -176,7 +176,7 @@ TEST(Families, ACostSaysWhatWasPaidFor) {
   }
   EXPECT_EQ(of_data_wait, (std::map<std::string, double>{
                               {"hardware", 1.5}, {"energy", 0.25}, {"transfer", 0.000003}}));
-  EXPECT_EQ(transfers, 1) << "phases that moved no paid bytes have no series for it";
+  EXPECT_EQ(transfers, 3) << "the phases that can move paid bytes, from 0 on";
 }
 
 TEST(Families, AStragglerIsNamedWithItsCauseWhileItStandsOut) {
@@ -291,7 +291,14 @@ TEST(Families, WhatNobodyMeasuredIsLeftOut) {
   EXPECT_EQ(Find(families, "lockstep_run_eta_timestamp_seconds"), nullptr);
   EXPECT_EQ(Find(families, "lockstep_checkpoint_last_success_timestamp_seconds"), nullptr);
 
-  snapshot.runs[0].steps = 1;  // Trained, but not evaluated yet.
+  snapshot.runs[0].steps = 1;  // The loss of a step is known when the next one is made.
+  families = Families(snapshot);
+  for (const char* name : {"lockstep_run_loss", "lockstep_run_accuracy_ratio",
+                           "lockstep_run_learning_rate", "lockstep_run_gradient_norm"}) {
+    EXPECT_EQ(Find(families, name), nullptr) << name;
+  }
+
+  snapshot.runs[0].has_train = true;  // Trained, but not evaluated yet.
   families = Families(snapshot);
   const MetricFamily* loss = Find(families, "lockstep_run_loss");
   ASSERT_NE(loss, nullptr);

@@ -85,6 +85,7 @@ inline RunSample SampleRun(const std::string& id, int ranks, double start, doubl
     run.ranks.push_back(
         {rank, 0.01 * (rank + 1) * since_start, run.steps / ranks, start + since_start});
   }
+  run.has_train = true;
   run.train_loss = 1.5 / (1 + since_start);
   run.train_accuracy_ratio = 0.6;
   run.has_eval = true;

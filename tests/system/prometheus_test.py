@@ -104,6 +104,7 @@ class PrometheusTest(support.Daemon):
         self.assertGreater(self.value(text, "lockstep_gpu_throttle_seconds_total", gpu="1", reason="thermal"), 0)
         self.assertEqual(self.value(text, "lockstep_gpu_throttle_seconds_total", gpu="0"), 0)
         self.assertEqual(self.value(text, "lockstep_run_live"), 1)
+        self.assertRegex(text, r'lockstep_build_info{[^}]*torch="2\.\d+"')
         self.assertEqual(self.value(text, "lockstep_gpu_holder_info", run=running), 2)
         torch = re.search(r"LibTorch ([\d.]+)", subprocess.run([support.TRAINER, "--version"], capture_output=True, text=True).stdout)[1]
         self.assertEqual(self.value(text, "lockstep_build_info", torch=torch), 1)

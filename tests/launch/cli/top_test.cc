@@ -6,6 +6,7 @@
 #include <csignal>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "tests/launch/cli/fake_coordinator.h"
 #include "tests/launch/cli/process.h"
 
@@ -63,6 +64,21 @@ TEST_F(TopTest, OnceIsThePageWithoutATerminalsSequences) {
   }
 }
 
+TEST_F(TopTest, WhatRunsIsOnThePageHoweverManyWait) {
+  for (int i = 0; i < 600; ++i) {
+    v1::Run run = ExampleRun(absl::StrCat("wait", i), v1::RUN_STATE_QUEUED);
+    run.set_queue_position(600 - i);  // The last one has the first turn.
+    coordinator_.Put(run);
+  }
+  const Result result = RunToEnd(Command({"top", "--once"}));
+  EXPECT_EQ(result.code, 0) << result.err;
+  const size_t running = result.out.find("a1b2c3");
+  ASSERT_NE(running, std::string::npos);
+  EXPECT_LT(running, result.out.find("wait599"));
+  EXPECT_LT(result.out.find("wait599"), result.out.find("wait598"));
+  EXPECT_THAT(result.out, HasSubstr("wait0 "));
+}
+
 TEST_F(TopTest, JsonIsOneDocument) {
   const Result result = RunToEnd(Command({"top", "--once", "-o", "json"}));
   EXPECT_EQ(result.code, 0) << result.err;
@@ -96,6 +112,30 @@ TEST_F(TopTest, OnATerminalItFollowsAndLeavesAtQ) {
   EXPECT_EQ(process.Wait(), 0);
   EXPECT_THAT(process.out(), ::testing::StartsWith(kEnter));
   EXPECT_EQ(process.TerminalModes() & (ICANON | ECHO), before & (ICANON | ECHO));
+}
+
+// As a terminal does it: behind a line of full width the cursor stays on the last letter.
+TEST_F(TopTest, ALineThatFillsTheWidthKeepsItsLastLetter) {
+  v1::Run run = ExampleRun("failed", v1::RUN_STATE_FAILED);
+  run.set_reason(std::string(200, 'x'));
+  coordinator_.Put(run);
+  Process process(Command({"top", "--interval", "30"}), Terminal());
+  ASSERT_TRUE(process.AwaitOut(std::string(90, 'x'))) << process.out();
+  process.Type("q");
+  EXPECT_EQ(process.Wait(), 0);
+  const std::string out = process.out();
+  EXPECT_THAT(out, Not(HasSubstr("\x1b[K"))) << "to the end of the line";
+  const size_t rest = out.find("\x1b[J");
+  ASSERT_NE(rest, std::string::npos);
+  EXPECT_EQ(out[rest - 1], '\n') << "what is below is cleared from a line of its own";
+}
+
+TEST_F(TopTest, ATerminalWithoutSequencesGetsThePageOnce) {
+  Process::Options options = Terminal();
+  options.environment = {{"TERM", "dumb"}};
+  Process process(Command({"top"}), options);
+  EXPECT_EQ(process.Wait(), 0);
+  EXPECT_THAT(process.out(), AllOf(HasSubstr("a1b2c3"), Not(HasSubstr("\x1b"))));
 }
 
 TEST_F(TopTest, ControlCLeavesTheTerminalAsItWas) {

@@ -201,7 +201,13 @@ TEST_F(DaemonTest, APortInUseIsNamedWithItsOwnerAtOnce) {
     EXPECT_NE(error_.message.find(std::to_string(taken.port())), std::string::npos);
     EXPECT_NE(error_.message.find(absl::StrCat("pid ", getpid())), std::string::npos)
         << error_.message;
+    EXPECT_NE(error_.message.find(metrics ? "--set metrics_address=" : "--set tcp_address="),
+              std::string::npos)
+        << error_.message;
   }
+  // An address of nobody (RFC 5737).
+  EXPECT_EQ(Start("192.0.2.1:0"), nullptr);
+  EXPECT_EQ(error_.message.find("in use"), std::string::npos) << error_.message;
   EXPECT_NE(Start(), nullptr) << "what failed has let go of everything: " << error_.message;
 }
 

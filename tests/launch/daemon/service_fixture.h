@@ -8,6 +8,7 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "fake_launcher.h"
@@ -152,6 +153,13 @@ class ServiceTest : public ::testing::Test {
   }
 
   /// Follows the run until it is in this state; the run as it was then.
+  /// Where the supervisor has no time for 2 s it is asked again.
+  metrics::Snapshot AwaitSample() {
+    std::optional<metrics::Snapshot> sample;
+    for (int i = 0; i < 20 && !sample; ++i) sample = supervisor_->Sample();
+    EXPECT_TRUE(sample.has_value());
+    return sample.value_or(metrics::Snapshot());
+  }
   v1::Run AwaitState(const std::string& id, v1::RunState state) {
     return AwaitRun(id, [state](const v1::Run& run) { return run.state() == state; });
   }

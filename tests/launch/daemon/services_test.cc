@@ -355,37 +355,6 @@ TEST_F(ServiceTest, ARestartedDaemonFindsItsRunsAgain) {
   EXPECT_EQ(launcher_.launches(), 3) << "nothing is launched twice";
 }
 
-TEST_F(ServiceTest, PhasesSumToTheWallTimeAndTheirCostToTheCost) {
-  const std::string id = SubmitOk();
-  auto rank = Rank(id);
-  rank->Progress(5);
-  ASSERT_TRUE(Pause(id).ok());
-  ASSERT_TRUE(Resume(id).ok());
-  auto second = Rank(id, 2);
-  second->Progress(8);
-  second->End(TrainerExit::kCompleted, "");
-  const v1::Run run = AwaitState(id, v1::RUN_STATE_COMPLETED);
-  const metrics::Snapshot snapshot = supervisor_->Sample();
-  ASSERT_EQ(snapshot.runs.size(), 1u);
-  const metrics::RunSample& sample = snapshot.runs[0];
-  const double wall = static_cast<double>(run.ended().seconds() - run.started().seconds()) +
-                      1e-9 * (run.ended().nanos() - run.started().nanos());
-  double sum = 0;
-  double cost = 0;
-  for (const double seconds : sample.spent.seconds) sum += seconds;
-  for (const metrics::Money& money : sample.spent.money) {
-    cost += 1e-6 * static_cast<double>(money.total());
-  }
-  EXPECT_NEAR(sum, wall, 0.01 * wall + 0.002);
-  EXPECT_NEAR(run.cost(), cost, 1e-9);
-  EXPECT_GT(cost, 0);
-  EXPECT_EQ(sample.steps, 13);
-  EXPECT_EQ(sample.samples, 8 * 13);
-  EXPECT_EQ(snapshot.runs_by_state.at("completed"), 1);
-  EXPECT_EQ(snapshot.runs_by_state.size(), 10u);
-  EXPECT_EQ((snapshot.transitions.at({"running", "pausing"})), 1);
-}
-
 TEST_F(ServiceTest, ShutdownWithStopRunsStopsThemFirst) {
   const std::string id = SubmitOk();
   auto rank = Rank(id);
