@@ -46,12 +46,12 @@ struct PowerConfig {
 
 struct PriceConfig {
   std::string currency = "USD";
-  double per_rank_hour = 0;          // One rank for an hour, where no row of `devices` fits.
-  std::vector<DevicePrice> devices;  // The first row that fits counts.
-  double per_kwh = 0;                // Where no row of `energy` fits.
-  std::vector<EnergyPrice> energy;   // Likewise.
-  std::vector<TransferPrice> transfers;
-  PowerConfig power;
+  double per_rank_hour = 0;               // One rank for an hour, where no row of `devices` fits.
+  std::vector<DevicePrice> devices = {};  // The first row that fits counts.
+  double per_kwh = 0;                     // Where no row of `energy` fits.
+  std::vector<EnergyPrice> energy = {};   // Likewise.
+  std::vector<TransferPrice> transfers = {};
+  PowerConfig power = {};
 
   bool operator==(const PriceConfig&) const = default;
 };

@@ -2,8 +2,10 @@
 // out.
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "config/duration.h"
 #include "launch/cli/format.h"
 #include "launch/cli/progress.h"
 #include "launch/cli/run_json.h"
@@ -38,6 +40,14 @@ int OrderFailed(Context& context, const char* verb, const std::string& id,
   return Fail(context, absl::StrCat(verb, " ", id), status, hint);
 }
 
+// Empty, or what is wrong with it.
+std::string WallTime(const std::string& text) {
+  const auto time = config::Duration::Parse(text);
+  const bool good =
+      time.ok() && (time->is_zero() || time->unit() == config::Duration::Unit::kSeconds);
+  return good ? "" : absl::StrCat("expected a time such as 90m, 2h or 0s, not ", text);
+}
+
 std::string AfterStep(int64_t step) {
   return step > 0 ? absl::StrCat("after step ", FormatCount(step)) : "before its first step";
 }
@@ -58,9 +68,24 @@ int PauseVerb(Context& context, const std::string& id, bool hold) {
                 run, {{"step", response->step()}});
 }
 
-int ResumeVerb(Context& context, const std::string& id) {
+struct ResumeArguments {
+  std::string run;
+  std::optional<double> max_cost;
+  std::optional<double> max_energy;
+  std::string max_time;
+};
+
+int ResumeVerb(Context& context, const ResumeArguments& arguments) {
+  const std::string& id = arguments.run;
   v1::ResumeRunRequest request;
   request.set_run(id);
+  v1::LimitChanges& limits = *request.mutable_limits();
+  if (arguments.max_cost) limits.set_max_cost(*arguments.max_cost);
+  if (arguments.max_energy) limits.set_max_energy_kwh(*arguments.max_energy);
+  if (!arguments.max_time.empty()) {
+    const auto time = config::Duration::Parse(arguments.max_time);  // Checked with the arguments.
+    if (time.ok()) limits.set_max_time_seconds(time->count());
+  }
   auto response = MakeClient(context, 30).Mutate(&ControlStub::ResumeRun, std::move(request));
   if (!response.ok()) return OrderFailed(context, "resume", id, response.status());
   const v1::Run& run = response->run();
@@ -124,7 +149,22 @@ void AddOrderCommands(CLI::App& app, Context& context) {
   OnVerb(verb, context,
          [&context, paused] { return PauseVerb(context, paused->first, paused->second); });
 
-  AddOneRunVerb(app, context, "resume", "Go on with a paused run", ResumeVerb);
+  auto resumed = std::make_shared<ResumeArguments>();
+  verb = AddVerb(app, "resume", "Go on with a paused run; raise its limits", kRunsGroup,
+                 "lockstep resume 3fa1 --max-cost 12.50");
+  verb->add_option("RUN", resumed->run, kRunHelp)->type_name("")->required();
+  const std::string in_all = " from now on, of all it has used and will; 0 = none";
+  verb->add_option("--max-cost", resumed->max_cost, "The run's cost.max_cost" + in_all)
+      ->type_name("AMOUNT")
+      ->check(CLI::NonNegativeNumber);
+  verb->add_option("--max-energy", resumed->max_energy, "Likewise cost.max_energy, in kWh")
+      ->type_name("KWH")
+      ->check(CLI::NonNegativeNumber);
+  verb->add_option("--max-time", resumed->max_time, "Likewise cost.max_time, such as 90m or 2h")
+      ->type_name("TIME")
+      ->check(WallTime);
+  OnVerb(verb, context, [&context, resumed] { return ResumeVerb(context, *resumed); });
+
   AddOneRunVerb(app, context, "checkpoint", "Save a checkpoint now; returns when it is durable",
                 CheckpointVerb);
   AddOneRunVerb(app, context, "stop", "Save a checkpoint and end the run", StopVerb);

@@ -120,9 +120,11 @@ class Coordinator {
   /// RESOURCE_EXHAUSTED: more ranks than there are slots. ALREADY_EXISTS: the id.
   absl::Status Submit(RunSpec spec, Now now);
   /// The id of the order that will finish; empty = it is so already. NOT_FOUND,
-  /// FAILED_PRECONDITION (wrong state), RESOURCE_EXHAUSTED (resume past a limit).
+  /// FAILED_PRECONDITION (wrong state), RESOURCE_EXHAUSTED (resume past a limit). `limits` are a
+  /// resume's; they are taken over only when it succeeds.
   absl::StatusOr<std::string> Command(const std::string& run, OrderKind kind,
-                                      const std::string& reason, Now now);
+                                      const std::string& reason, Now now,
+                                      const LimitChanges& limits = {});
 
   // --- What the launcher and the ranks say. An attempt that is not the current one is ignored.
   void Launched(const std::string& run, int attempt, const absl::StatusOr<Gang>& gang, Now now);
@@ -244,7 +246,8 @@ class Coordinator {
                    const CheckpointFacts& checkpoint);
 
   absl::StatusOr<std::string> Pause(Run& run, bool hold, const std::string& reason, Now now);
-  absl::StatusOr<std::string> Resume(Run& run, Now now);
+  absl::StatusOr<std::string> Resume(Run& run, const LimitChanges& changes, Now now);
+  absl::Status ChangeLimits(Run& run, const LimitChanges& changes, Now now);
   absl::StatusOr<std::string> Checkpoint(Run& run, Now now);
   absl::StatusOr<std::string> Stop(Run& run, const std::string& reason, Now now);
   absl::StatusOr<std::string> Kill(Run& run, const std::string& reason, Now now);

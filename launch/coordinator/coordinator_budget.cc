@@ -125,6 +125,27 @@ std::string Coordinator::LimitReached(const Run& run, double ahead_seconds, Now 
   return {};
 }
 
+absl::Status Coordinator::ChangeLimits(Run& run, const LimitChanges& changes, Now now) {
+  const Limits before = run.spec.limits;
+  Limits& limits = run.spec.limits;
+  limits.max_seconds = changes.max_seconds.value_or(limits.max_seconds);
+  limits.max_cost = changes.max_cost.value_or(limits.max_cost);
+  limits.max_joules = changes.max_joules.value_or(limits.max_joules);
+  if (const std::string limit = LimitReached(run, SecondsToEnd(run), now); !limit.empty()) {
+    limits = before;
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot resume run ", run.spec.id, ": ", limit,
+                     "; a higher limit lets it go on: lockstep resume ", run.spec.id,
+                     " --max-cost, --max-energy or --max-time"));
+  }
+  if (limits == before) return absl::OkStatus();
+  run.warned_percent = 0;
+  LiveOf(run).limit_tried_at = 0;
+  Persist(run);
+  Notify(run);
+  return absl::OkStatus();
+}
+
 void Coordinator::CheckLimits(Run& run, Live& live, Now now) {
   const bool spends = run.state == RunState::kStarting || run.state == RunState::kRunning ||
                       run.state == RunState::kRecovering ||

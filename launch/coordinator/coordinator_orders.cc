@@ -60,7 +60,8 @@ void Coordinator::FinishOrders(Run& run, std::initializer_list<OrderKind> kinds,
 }
 
 absl::StatusOr<std::string> Coordinator::Command(const std::string& id, OrderKind kind,
-                                                 const std::string& reason, Now now) {
+                                                 const std::string& reason, Now now,
+                                                 const LimitChanges& limits) {
   const auto it = runs_.find(id);
   if (it == runs_.end()) return absl::NotFoundError(absl::StrCat("there is no run ", id));
   Run& run = it->second;
@@ -71,7 +72,7 @@ absl::StatusOr<std::string> Coordinator::Command(const std::string& id, OrderKin
       case OrderKind::kHold:
         return Pause(run, true, reason, now);
       case OrderKind::kResume:
-        return Resume(run, now);
+        return Resume(run, limits, now);
       case OrderKind::kCheckpoint:
         return Checkpoint(run, now);
       case OrderKind::kStop:
@@ -127,26 +128,22 @@ absl::StatusOr<std::string> Coordinator::Pause(Run& run, bool hold, const std::s
   }
 }
 
-absl::StatusOr<std::string> Coordinator::Resume(Run& run, Now now) {
+absl::StatusOr<std::string> Coordinator::Resume(Run& run, const LimitChanges& changes, Now now) {
   switch (run.state) {
     case RunState::kQueued:
     case RunState::kStarting:
     case RunState::kRunning:
-    case RunState::kRecovering:
+    case RunState::kRecovering: {
+      if (changes.empty()) return std::string();
+      if (absl::Status status = ChangeLimits(run, changes, now); !status.ok()) return status;
       return std::string();
+    }
     case RunState::kPaused: {
-      const std::string limit = LimitReached(run, SecondsToEnd(run), now);
-      if (!limit.empty()) {
-        const std::string& saved = run.last_checkpoint.path;
-        return absl::ResourceExhaustedError(absl::StrCat(
-            "cannot resume run ", run.spec.id, ": ", limit, "; submit a run with a higher limit",
-            saved.empty() ? "" : ", which may begin from its weights with model.pretrained=",
-            saved));
-      }
       if (MonthIsSpent(0)) {
         return absl::ResourceExhaustedError(
             absl::StrCat("cannot resume run ", run.spec.id, ": ", MonthReason(now)));
       }
+      if (absl::Status status = ChangeLimits(run, changes, now); !status.ok()) return status;
       if (!run.has_processes) {
         Enter(run, RunState::kQueued, "resumed; waits for slots", now);
         return std::string();

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,6 +33,17 @@ struct Limits {
   bool stop = false;         // At a limit: stop the run. Otherwise it pauses.
   double gain_per_cost = 0;  // Percent of the metric that a unit of the currency must buy.
   std::string metric;        // Name of a score, or "loss".
+
+  bool operator==(const Limits&) const = default;
+};
+
+// Limits that a person sets anew. What is there takes the place of the run's own, for all that it
+// has used and will; 0 = no limit.
+struct LimitChanges {
+  std::optional<double> max_seconds = {};
+  std::optional<double> max_cost = {};
+  std::optional<double> max_joules = {};
+  bool empty() const { return !max_seconds && !max_cost && !max_joules; }
 };
 
 struct RunSpec {

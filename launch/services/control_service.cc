@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "config/run_directory.h"
@@ -55,6 +56,20 @@ v1::Checkpoint ToProto(const CheckpointOnDisk& checkpoint) {
   return proto;
 }
 
+absl::StatusOr<LimitChanges> FromProto(const v1::LimitChanges& proto) {
+  LimitChanges limits;
+  if (proto.has_max_cost()) limits.max_cost = proto.max_cost();
+  if (proto.has_max_energy_kwh()) {
+    limits.max_joules = proto.max_energy_kwh() * metrics::kJoulesPerKwh;
+  }
+  if (proto.has_max_time_seconds()) limits.max_seconds = proto.max_time_seconds();
+  for (const auto& limit : {limits.max_cost, limits.max_joules, limits.max_seconds}) {
+    if (!limit || (*limit >= 0 && std::isfinite(*limit))) continue;
+    return absl::InvalidArgumentError("limits: must be 0, which is no limit, or more");
+  }
+  return limits;
+}
+
 }  // namespace
 
 ControlServiceImpl::ControlServiceImpl(Supervisor& supervisor, ControlServiceOptions options)
@@ -95,7 +110,8 @@ ControlServiceImpl::Unary* ControlServiceImpl::SubmitRun(Context* context,
 template <typename Request>
 ControlServiceImpl::Unary* ControlServiceImpl::Order(Context* context, const Request& request,
                                                      const char* method, OrderKind kind,
-                                                     std::function<void(const Answer&)> fill) {
+                                                     std::function<void(const Answer&)> fill,
+                                                     const LimitChanges& limits) {
   if (absl::Status status = CheckRequestId(request.request_id()); !status.ok()) {
     return Ended(context, ToGrpc(status));
   }
@@ -105,7 +121,7 @@ ControlServiceImpl::Unary* ControlServiceImpl::Order(Context* context, const Req
   Unary* reactor = context->DefaultReactor();
   supervisor_.Command(
       KeyOf(request, method), (*run)->run_id(), kind,
-      absl::StrCat(OrderName(kind), " asked for", user.empty() ? "" : " by ", user),
+      absl::StrCat(OrderName(kind), " asked for", user.empty() ? "" : " by ", user), limits,
       [context] { return context->IsCancelled(); },
       [reactor, fill = std::move(fill)](const Answer& answer) {
         fill(answer);
@@ -128,8 +144,11 @@ ControlServiceImpl::Unary* ControlServiceImpl::PauseRun(Context* context,
 ControlServiceImpl::Unary* ControlServiceImpl::ResumeRun(Context* context,
                                                          const v1::ResumeRunRequest* request,
                                                          v1::ResumeRunResponse* response) {
-  return Order(context, *request, "ResumeRun", OrderKind::kResume,
-               [response](const Answer& answer) { *response->mutable_run() = answer.run; });
+  const auto limits = FromProto(request->limits());
+  if (!limits.ok()) return Ended(context, ToGrpc(limits.status()));
+  return Order(
+      context, *request, "ResumeRun", OrderKind::kResume,
+      [response](const Answer& answer) { *response->mutable_run() = answer.run; }, *limits);
 }
 
 ControlServiceImpl::Unary* ControlServiceImpl::CheckpointRun(

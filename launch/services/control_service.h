@@ -78,7 +78,7 @@ class ControlServiceImpl final : public v1::ControlService::CallbackService {
   absl::StatusOr<std::string> ModelOf(const v1::PredictRequest& request) const;
   template <typename Request>
   Unary* Order(Context* context, const Request& request, const char* method, OrderKind kind,
-               std::function<void(const Answer&)> fill);
+               std::function<void(const Answer&)> fill, const LimitChanges& limits = {});
 
   Supervisor& supervisor_;
   const ControlServiceOptions options_;

@@ -100,11 +100,11 @@ class Supervisor {
   // --- Orders. The callback is called exactly once.
   /// `spec.id` and `spec.run_dir` are chosen here.
   void Submit(const RequestKey& key, RunSpec spec, const AnswerCallback& done);
-  /// `cancelled` is asked now and then; once it is true the caller no longer waits (the order
-  /// stands).
+  /// `limits` are a resume's. `cancelled` is asked now and then; once it is true the caller no
+  /// longer waits (the order stands).
   void Command(const RequestKey& key, const std::string& run, OrderKind kind,
-               const std::string& reason, std::function<bool()> cancelled,
-               const AnswerCallback& done);
+               const std::string& reason, const LimitChanges& limits,
+               std::function<bool()> cancelled, const AnswerCallback& done);
   /// Stops (saves and ends) every run that has processes and launches no other; `done` once they
   /// are gone.
   void StopAll(const std::function<void()>& done);
@@ -235,7 +235,7 @@ class Supervisor {
   // On the supervisor's thread.
   void DoSubmit(const RequestKey& key, RunSpec spec, const AnswerCallback& done, Now now);
   void DoCommand(const RequestKey& key, const std::string& id, OrderKind kind,
-                 const std::string& reason, Waiter waiter, Now now);
+                 const std::string& reason, const LimitChanges& limits, Waiter waiter, Now now);
   /// True when the request was seen before: it is answered, or waits for the first one's answer.
   bool Repeated(const RequestKey& key, const Waiter& waiter);
   void Remember(const RequestKey& key, const std::string& run, const std::string& order_id,

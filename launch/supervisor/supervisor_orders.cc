@@ -54,10 +54,10 @@ void Supervisor::Submit(const RequestKey& key, RunSpec spec, const AnswerCallbac
 }
 
 void Supervisor::Command(const RequestKey& key, const std::string& run, OrderKind kind,
-                         const std::string& reason, std::function<bool()> cancelled,
-                         const AnswerCallback& done) {
-  auto handle = [this, key, run, kind, reason, waiter = Waiter{done, std::move(cancelled)}](
-                    Now now) { DoCommand(key, run, kind, reason, waiter, now); };
+                         const std::string& reason, const LimitChanges& limits,
+                         std::function<bool()> cancelled, const AnswerCallback& done) {
+  auto handle = [this, key, run, kind, reason, limits, waiter = Waiter{done, std::move(cancelled)}](
+                    Now now) { DoCommand(key, run, kind, reason, limits, waiter, now); };
   PostOrder(std::move(handle), done);
 }
 
@@ -131,9 +131,10 @@ void Supervisor::DoSubmit(const RequestKey& key, RunSpec spec, const AnswerCallb
 }
 
 void Supervisor::DoCommand(const RequestKey& key, const std::string& id, OrderKind kind,
-                           const std::string& reason, Waiter waiter, Now now) {
+                           const std::string& reason, const LimitChanges& limits, Waiter waiter,
+                           Now now) {
   if (Repeated(key, waiter)) return;
-  const absl::StatusOr<std::string> order = coordinator_.Command(id, kind, reason, now);
+  const absl::StatusOr<std::string> order = coordinator_.Command(id, kind, reason, now, limits);
   if (!order.ok()) {
     Reply(waiter.done, Refusal(order.status()));
     return;

@@ -197,7 +197,8 @@ metrics::DeviceReadings Supervisor::Devices() const {
   return options_.devices ? options_.devices() : metrics::DeviceReadings();
 }
 
-// A GPU that its driver or its own errors call bad gets no new rank. XIDs of any kind go to the log.
+// A GPU that its driver or its own errors call bad gets no new rank. XIDs of any kind go to the
+// log.
 void Supervisor::LookAtGpus() {
   const metrics::DeviceReadings readings = Devices();
   for (const metrics::GpuReading& gpu : readings.gpus) {

@@ -155,7 +155,14 @@ class CostTest(support.Daemon):
         self.assertGreater(described["cost"], most - 2 * (slowest + checkpoint) - 2)
         spending = described["spending"]
         self.assertAlmostEqual(spending["overspent"], max(0, described["cost"] - most), places=5)
-        self.assertEqual(self.cli("resume", run, expect=8).returncode, 8)
+        self.assertIn("--max-cost", self.cli("resume", run, expect=8).stderr)
+        self.cli("resume", run, "--max-cost", str(most / 2), expect=8)
+        self.cli("resume", run, "--max-cost", str(most + 20))
+        self.wait_step(run, described["step"] + 2)
+        self.wait_state(run, "PAUSED", timeout=60)
+        described = self.describe(run)
+        self.assertIn(f"cost.max_cost is {most + 20}.0", described["reason"])
+        self.assertGreater(described["cost"], most)
 
     def test_what_a_checkpoint_had_cost(self):
         self.start_daemon(*self.PRICES)

@@ -199,6 +199,7 @@ Status FakeCoordinator::PauseRun(ServerContext* call, const v1::PauseRunRequest*
 Status FakeCoordinator::ResumeRun(ServerContext* call, const v1::ResumeRunRequest* request,
                                   v1::ResumeRunResponse* response) {
   if (Status status = Enter("ResumeRun", request->request_id(), call); !status.ok()) return status;
+  resume_limits = request->limits();
   return Find(request->run(), response->mutable_run());
 }
 

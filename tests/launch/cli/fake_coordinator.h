@@ -49,6 +49,7 @@ class FakeCoordinator : public v1::ControlService::Service {
   std::string price_yaml;
   v1::GetCostResponse cost;  // What GetCost says.
   std::vector<v1::Checkpoint> checkpoints;
+  v1::LimitChanges resume_limits;    // Of the last resume.
   std::string bad_checkpoint_error;  // Empty = all are good.
 
   grpc::Status SubmitRun(grpc::ServerContext*, const v1::SubmitRunRequest*,

@@ -61,6 +61,24 @@ TEST_F(OrdersTest, EachOrderAnswersInOneLine) {
             "checkpoint of step 120: 1.2 MiB in 0.2s, /runs/a/checkpoints/step-000000120\n");
 }
 
+TEST_F(OrdersTest, ResumeTakesNewLimits) {
+  ASSERT_EQ(Lockstep({"resume", "a1"}).code, 0);
+  EXPECT_FALSE(coordinator_.resume_limits.has_max_cost());
+  ASSERT_EQ(Lockstep({"resume", "a1", "--max-cost", "12.5", "--max-time", "90m"}).code, 0);
+  EXPECT_EQ(coordinator_.resume_limits.max_cost(), 12.5);
+  EXPECT_FALSE(coordinator_.resume_limits.has_max_energy_kwh());
+  EXPECT_EQ(coordinator_.resume_limits.max_time_seconds(), 5400);
+  ASSERT_EQ(Lockstep({"resume", "a1", "--max-energy", "0", "--max-time", "0s"}).code, 0);
+  EXPECT_TRUE(coordinator_.resume_limits.has_max_energy_kwh());
+  EXPECT_TRUE(coordinator_.resume_limits.has_max_time_seconds());
+  for (const char* time : {"5ep", "soon", "-2h"}) {
+    const Result wrong = Lockstep({"resume", "a1", "--max-time", time});
+    EXPECT_EQ(wrong.code, 2);
+    EXPECT_THAT(wrong.err, HasSubstr("expected a time such as 90m"));
+  }
+  EXPECT_EQ(Lockstep({"resume", "a1", "--max-cost", "-1"}).code, 2);
+}
+
 TEST_F(OrdersTest, ACheckpointThatCouldNotBeWrittenIsAnError) {
   coordinator_.bad_checkpoint_error = "No space left on device";
   const Result result = Lockstep({"checkpoint", "a1"});

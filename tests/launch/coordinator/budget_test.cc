@@ -49,6 +49,38 @@ TEST(BudgetTest, AtALimitTheRunStopsIfItIsToldTo) {
   EXPECT_EQ(m.run("a").reason.rfind("budget: ", 0), 0u) << m.run("a").reason;
 }
 
+TEST(BudgetTest, AHigherLimitLetsARunGoOnThatHadReachedItsOwn) {
+  Machine m;
+  RunSpec spec = Machine::Spec("a");
+  spec.limits.max_cost = 10;
+  spec.limits.max_seconds = 12;
+  m.Run(spec);
+  m.Pass(10);
+  ASSERT_EQ(m.state("a"), RunState::kPausing);
+  m.Done("a", m.sent.back().id);
+  m.End("a", TrainerExit::kPaused);
+  ASSERT_EQ(m.state("a"), RunState::kPaused);
+  const auto refused = m.Command("a", OrderKind::kResume, {.max_cost = 9}).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(refused.message().find("lockstep resume a --max-cost"), std::string::npos) << refused;
+  EXPECT_EQ(m.run("a").spec.limits.max_cost, 10) << "what is refused changes nothing";
+
+  ASSERT_TRUE(m.Command("a", OrderKind::kResume, {.max_cost = 100}).ok());
+  m.Tick();
+  EXPECT_TRUE(m.Hello("a").ok());
+  EXPECT_EQ(m.state("a"), RunState::kRunning);
+  // The next limit is near; it is raised while the run goes on, another is taken away.
+  const auto raised = m.Command("a", OrderKind::kResume, {.max_seconds = 50, .max_cost = 0});
+  ASSERT_TRUE(raised.ok()) << raised.status();
+  EXPECT_EQ(*raised, "") << "nothing to wait for";
+  m.Pass(30);
+  EXPECT_EQ(m.state("a"), RunState::kRunning);
+  m.Pass(12);
+  EXPECT_EQ(m.state("a"), RunState::kPausing);
+  EXPECT_NE(m.run("a").reason.find("cost.max_time is 50 s"), std::string::npos)
+      << m.run("a").reason;
+}
+
 TEST(BudgetTest, TheEnergyLimitGoesByWhatWasMetered) {
   Machine m;
   RunSpec spec = Machine::Spec("a", 2);

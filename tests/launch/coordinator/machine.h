@@ -58,8 +58,9 @@ class Machine {
   }
   void Run(const std::string& id) { Run(Spec(id)); }
 
-  absl::StatusOr<std::string> Command(const std::string& id, OrderKind kind) {
-    auto order = coordinator_->Command(id, kind, "asked for", now());
+  absl::StatusOr<std::string> Command(const std::string& id, OrderKind kind,
+                                      const LimitChanges& limits = {}) {
+    auto order = coordinator_->Command(id, kind, "asked for", now(), limits);
     Settle();
     return order;
   }

@@ -30,6 +30,11 @@ TEST_F(ServiceTest, ARunIsSubmittedRunsPausesResumesAndStops) {
   EXPECT_EQ(supervisor_->overview().free_slots, slots_);
   EXPECT_TRUE(first->AwaitEnd().ok());
 
+  v1::ResumeRunRequest resume;
+  v1::ResumeRunResponse resumed;
+  resume.mutable_limits()->set_max_energy_kwh(-1);
+  EXPECT_EQ(Call(&v1::ControlService::Stub::ResumeRun, resume, id, resumed).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_TRUE(Resume(id).ok());
   auto second = Rank(id, 2);
   AwaitState(id, v1::RUN_STATE_RUNNING);

@@ -117,7 +117,7 @@ class SupervisorTest : public ::testing::Test {
   }
   Answer Command(const std::string& run, OrderKind kind) {
     std::promise<Answer> promise;
-    supervisor_->Command({}, run, kind, "asked for", {},
+    supervisor_->Command({}, run, kind, "asked for", {}, {},
                          [&](const Answer& answer) { promise.set_value(answer); });
     return promise.get_future().get();
   }
@@ -260,7 +260,7 @@ TEST_F(SupervisorTest, ShutdownWhileEverybodyTalksAnswersEveryoneOnce) {
     people.emplace_back([&] {
       while (!stop) {
         ++asked;
-        supervisor_->Command({}, id, OrderKind::kCheckpoint, "", {},
+        supervisor_->Command({}, id, OrderKind::kCheckpoint, "", {}, {},
                              [&](const Answer&) { ++answered; });
         supervisor_->Submit({}, Spec(5), [&](const Answer&) { ++answered; });
         ++asked;
@@ -286,7 +286,7 @@ TEST_F(SupervisorTest, ACallerThatGoesAwayNoLongerWaitsButItsOrderStands) {
   std::atomic<bool> gone{false};
   std::promise<Answer> promise;
   supervisor_->Command(
-      {}, id, OrderKind::kHold, "asked for", [&] { return gone.load(); },
+      {}, id, OrderKind::kHold, "asked for", {}, [&] { return gone.load(); },
       [&](const Answer& answer) { promise.set_value(answer); });
   gone = true;
   EXPECT_EQ(promise.get_future().get().status.code(), absl::StatusCode::kCancelled);
@@ -369,7 +369,7 @@ TEST_F(SupervisorTest, WhileTheStoreCannotBeWrittenNothingIsOrderedOrAnswered) {
   std::future<Answer> future = promise.get_future();
   {
     const NoRoom no_room;
-    supervisor_->Command({}, id, OrderKind::kStop, "asked for", {},
+    supervisor_->Command({}, id, OrderKind::kStop, "asked for", {}, {},
                          [&](const Answer& answer) { promise.set_value(answer); });
     // From the failed commit on, others are told so. One that came before it, in the same batch,
     // has to wait like the first.
@@ -377,7 +377,7 @@ TEST_F(SupervisorTest, WhileTheStoreCannotBeWrittenNothingIsOrderedOrAnswered) {
       auto refused = std::make_shared<std::promise<Answer>>();
       std::future<Answer> one = refused->get_future();
       supervisor_->Command(
-          {}, id, OrderKind::kCheckpoint, "", [] { return true; },
+          {}, id, OrderKind::kCheckpoint, "", {}, [] { return true; },
           [refused](const Answer& answer) { refused->set_value(answer); });
       told = one.wait_for(std::chrono::milliseconds(200)) == std::future_status::ready &&
              absl::IsUnavailable(one.get().status);

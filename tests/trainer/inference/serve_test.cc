@@ -22,7 +22,7 @@ class ServeTest : public ::testing::Test {
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends_), 0);
     reader_ = std::make_unique<config::FrameReader>(ends_[0], 1 << 20);
   }
-  ~ServeTest() override { Close(); }
+  ~ServeTest() override { (void)Close(); }
 
   void Start(const absl::StatusOr<ServedModel>& model) {
     server_ = std::thread([this, model] {
