@@ -20,7 +20,8 @@
 // miss, and is appended anew. The file may be deleted at any time.
 //
 // Errors never leave: where writing fails (no space, no permission) the cache takes no more, and
-// Problem() says why. It leaves a twentieth of the file system free, of a large one 5 GiB. Any thread.
+// Problem() says why. It leaves a twentieth of the file system free, of a large one 5 GiB. Any
+// thread.
 #pragma once
 
 #include <array>
