@@ -324,7 +324,7 @@ absl::Status Supervisor::LoadLedger(std::vector<Run>& runs, Now now) {
   const bool spent = std::any_of(runs.begin(), runs.end(), [](const Run& run) {
     return run.account.cost() != metrics::Money();
   });
-  const absl::Status status = store_->UseCurrency(pricing.currency(), /*may_change=*/!spent);
+  absl::Status status = store_->UseCurrency(pricing.currency(), /*may_change=*/!spent);
   if (!status.ok()) return status;
   for (Run& run : runs) {
     if (!run.account.unpriced()) continue;
