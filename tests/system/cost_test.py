@@ -158,7 +158,7 @@ class CostTest(support.Daemon):
         self.assertIn("--max-cost", self.cli("resume", run, expect=8).stderr)
         self.cli("resume", run, "--max-cost", str(most / 2), expect=8)
         self.cli("resume", run, "--max-cost", str(most + 20))
-        self.wait_step(run, described["step"] + 2)
+        self.wait_step(run, described["last_checkpoint"]["step"] + 2)
         self.wait_state(run, "PAUSED", timeout=60)
         described = self.describe(run)
         self.assertIn(f"cost.max_cost is {most + 20}.0", described["reason"])
