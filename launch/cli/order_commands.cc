@@ -1,9 +1,11 @@
 // pause, resume, checkpoint, stop, kill: orders to a run. Each returns when it has been carried
 // out.
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <memory>
 #include <optional>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "config/duration.h"
 #include "launch/cli/format.h"
@@ -46,6 +48,13 @@ std::string WallTime(const std::string& text) {
   const bool good =
       time.ok() && (time->is_zero() || time->unit() == config::Duration::Unit::kSeconds);
   return good ? "" : absl::StrCat("expected a time such as 90m, 2h or 0s, not ", text);
+}
+
+// Likewise.
+std::string NotNegative(const std::string& text) {
+  double number = 0;
+  const bool good = absl::SimpleAtod(text, &number) && number >= 0 && std::isfinite(number);
+  return good ? "" : absl::StrCat("expected a number, or 0 for no limit, not ", text);
 }
 
 std::string AfterStep(int64_t step) {
@@ -156,10 +165,10 @@ void AddOrderCommands(CLI::App& app, Context& context) {
   const std::string in_all = " from now on, of all it has used and will; 0 = none";
   verb->add_option("--max-cost", resumed->max_cost, "The run's cost.max_cost" + in_all)
       ->type_name("AMOUNT")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NotNegative);
   verb->add_option("--max-energy", resumed->max_energy, "Likewise cost.max_energy, in kWh")
       ->type_name("KWH")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NotNegative);
   verb->add_option("--max-time", resumed->max_time, "Likewise cost.max_time, such as 90m or 2h")
       ->type_name("TIME")
       ->check(WallTime);
