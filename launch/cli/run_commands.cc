@@ -101,10 +101,10 @@ int RunVerb(Context& context, const SubmitOptions& options) {
                              " --mpirun` what mpirun said"));
   }
   if (last.state() == v1::RUN_STATE_PAUSED) {
-    context.Say(
-        absl::StrCat("  hint: `lockstep stop ", id,
-                     "` closes it and keeps its checkpoints; to train longer, submit a run with a "
-                     "higher limit under `cost:`"));
+    context.Say(absl::StrCat("  hint: `lockstep resume ", id,
+                             "` goes on, past a limit of its own with --max-cost, --max-energy or "
+                             "--max-time; `lockstep stop ",
+                             id, "` closes it and keeps its checkpoints"));
   }
   return Code(Outcome(last));
 }
