@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstring>
@@ -58,12 +59,17 @@ int64_t SizeOf(int file) {
   return ::fstat(file, &status) == 0 ? static_cast<int64_t>(status.st_size) : 0;
 }
 
+// What a file takes without asking how much is free.
+constexpr int64_t kSmall = int64_t{64} << 20;
+
 // Checkpoints need room, too: a twentieth of the file system, of a large one 5 GiB.
-bool NearlyFull(int file) {
+bool NearlyFull(int file, std::optional<int64_t> keep_free) {
   constexpr uint64_t kRoom = uint64_t{5} << 30;
   struct statvfs status {};
   if (::fstatvfs(file, &status) != 0) return false;
-  return status.f_bavail < std::min<uint64_t>(status.f_blocks / 20, kRoom / status.f_frsize);
+  const uint64_t free = uint64_t{status.f_bavail} * status.f_frsize;
+  const uint64_t all = uint64_t{status.f_blocks} * status.f_frsize;
+  return free < (keep_free ? static_cast<uint64_t>(*keep_free) : std::min(all / 20, kRoom));
 }
 
 }  // namespace
@@ -107,7 +113,9 @@ DiskCache::Key DiskCache::KeyOf(const void* bytes, size_t count) {
   return {hash.low64, hash.high64};
 }
 
-DiskCache::DiskCache(const std::string& folder, const std::string& what) {
+DiskCache::DiskCache(const std::string& folder, const std::string& what,
+                     std::optional<int64_t> keep_free)
+    : keep_free_(keep_free) {
   static_assert(sizeof(Header) == 64);
   Fingerprint name;
   name.Add(what);
@@ -242,7 +250,7 @@ void DiskCache::Append(const Header& from, const Picture* picture) {
   ReadNewRecords();
   const bool known = by_content_.contains(from.content);
   if (known && by_stamp_.contains(from.stamp) && by_stamp_[from.stamp] == from.content) return;
-  if (NearlyFull(file_)) return GiveUp("the disk is nearly full");
+  if (end_ >= kSmall && NearlyFull(file_, keep_free_)) return GiveUp("the disk is nearly full");
   Header header = from;
   if (known) {  // Another process was faster, or another file has the same content.
     header.channels = header.width = header.height = 0;

@@ -20,13 +20,14 @@
 // miss, and is appended anew. The file may be deleted at any time.
 //
 // Errors never leave: where writing fails (no space, no permission) the cache takes no more, and
-// Problem() says why. It leaves a twentieth of the file system free, of a large one 5 GiB. Any
-// thread.
+// Problem() says why. Beyond its first 64 MiB a file leaves a twentieth of the file system free, of
+// a large one 5 GiB. Any thread.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -41,8 +42,10 @@ class DiskCache {
   static Key KeyOf(const void* bytes, size_t count);
   static Key KeyOf(std::string_view text) { return KeyOf(text.data(), text.size()); }
 
-  /// `what` is what is done to the pictures.
-  DiskCache(const std::string& folder, const std::string& what);
+  /// `what` is what is done to the pictures, `keep_free` how many bytes of the file system a file
+  /// beyond 64 MiB leaves free.
+  DiskCache(const std::string& folder, const std::string& what,
+            std::optional<int64_t> keep_free = {});
   DiskCache(const DiskCache&) = delete;
   DiskCache& operator=(const DiskCache&) = delete;
   ~DiskCache();
@@ -70,6 +73,7 @@ class DiskCache {
   void Append(const Header& header, const Picture* picture);
   void GiveUp(const std::string& reason);
 
+  const std::optional<int64_t> keep_free_;
   std::string path_;
   mutable std::mutex mutex_;  // Guards all below but the file's contents.
   int file_ = -1;

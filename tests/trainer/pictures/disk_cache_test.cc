@@ -9,6 +9,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <string>
 #include <thread>
 #include <vector>
@@ -245,6 +246,26 @@ TEST(DiskCache, AFullDiskEndsTheAddingAndLosesNothing) {
   EXPECT_EQ(CountSound(cache, 5), 2);
   AddAll(cache, 0, 5);
   EXPECT_EQ(CountSound(cache, 5), 5);
+}
+
+// Nothing leaves that much free.
+TEST(DiskCache, ANearlyFullDiskEndsTheAddingButOfASmallFile) {
+  const TempFolder temp;
+  const Picture large{4096, 2048, 3, std::vector<uint8_t>(size_t{4096} * 2048 * 3, 7)};  // 24 MiB.
+  DiskCache cache(temp.path(), "small", std::numeric_limits<int64_t>::max());
+  for (int i = 0; i < 3; ++i) {
+    cache.Add(Content(i), Stamp(i), large);
+    EXPECT_EQ(cache.Problem(), "") << i;
+  }
+  cache.Add(Content(3), Stamp(3), large);
+  EXPECT_EQ(cache.Problem(), "the disk is nearly full");
+  Picture picture;
+  EXPECT_TRUE(cache.FindStamp(Stamp(2), picture));
+  EXPECT_FALSE(cache.FindStamp(Stamp(3), picture));
+  DiskCache room(temp.path(), "small", 0);
+  room.Add(Content(3), Stamp(3), large);
+  EXPECT_EQ(room.Problem(), "");
+  EXPECT_TRUE(room.FindStamp(Stamp(3), picture));
 }
 
 TEST(DiskCache, ManyThreadsAndProcessesAtOnce) {
