@@ -96,6 +96,7 @@ std::string ToJson(const ProbeReport& report) {
                       {"all_reduces", all_reduces},
                       {"cached_samples", report.cached_samples},
                       {"cache_seconds", report.cache_seconds},
+                      {"features_are_cached", report.features_are_cached},
                       {"opened_bytes", report.opened_bytes},
                       {"sample_bytes", report.sample_bytes},
                       {"sample_bytes_again", report.sample_bytes_again},
@@ -131,6 +132,7 @@ absl::StatusOr<ProbeReport> ParseProbeReport(std::string_view text) {
     }
     value.at("cached_samples").get_to(report.cached_samples);
     value.at("cache_seconds").get_to(report.cache_seconds);
+    value.at("features_are_cached").get_to(report.features_are_cached);
     value.at("opened_bytes").get_to(report.opened_bytes);
     value.at("sample_bytes").get_to(report.sample_bytes);
     value.at("sample_bytes_again").get_to(report.sample_bytes_again);

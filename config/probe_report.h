@@ -67,6 +67,7 @@ struct ProbeReport {
 
   int64_t cached_samples = 0;  // Frozen features computed once, and how long that took.
   double cache_seconds = 0;
+  bool features_are_cached = false;  // By an earlier run: this one will not take these seconds.
 
   int64_t opened_bytes = 0;       // Of the data set, read by all ranks before their first sample.
   double sample_bytes = 0;        // Read for a sample's picture,

@@ -118,7 +118,22 @@ std::vector<std::string> Explanations(const PlanAnswer& answer) {
   }
   for (const config::ProbeReport& probe : answer.probes) {
     if (probe.cached_samples > 0) {
-      lines.push_back("the frozen part's features are cached before the first step; RUN counts it");
+      lines.push_back(
+          probe.features_are_cached
+              ? "an earlier run has cached the frozen part's features; RUN counts on them"
+              : "the frozen part's features are cached before the first step; RUN counts it");
+      break;
+    }
+  }
+  for (const config::ProbeReport& probe : answer.probes) {
+    const double longer =
+        std::max(probe.first.first_read_seconds, probe.unfrozen.first_read_seconds) *
+        static_cast<double>(probe.train_samples) / probe.ranks;
+    if (longer > 0) {
+      lines.push_back(absl::StrCat("decoded pictures are kept: with ", probe.ranks,
+                                   probe.ranks == 1 ? " rank" : " ranks",
+                                   " the first epoch over them takes ", FormatSeconds(longer),
+                                   " longer than EPOCH; RUN counts it"));
       break;
     }
   }

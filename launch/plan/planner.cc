@@ -214,7 +214,7 @@ double CachedSamples(const PlanRequest& request, const ProbeReport& basis) {
 
 double SecondsBeforeSteps(const PlanRequest& request, const ProbeReport& basis, int ranks) {
   const double cached = CachedSamples(request, basis);
-  if (cached == 0) return basis.startup_seconds;
+  if (cached == 0 || basis.features_are_cached) return basis.startup_seconds;
   // Caching is shared among the ranks.
   return basis.startup_seconds + basis.cache_seconds * cached /
                                      static_cast<double>(basis.cached_samples) * basis.ranks /
@@ -260,7 +260,7 @@ double DatasetBytes(const PlanRequest& request, const ProbeReport& basis, const 
   const double samples = made(steps) * static_cast<double>(row.global_batch);
   const auto eval = static_cast<double>(basis.eval_samples);
   return static_cast<double>(basis.opened_bytes) * row.ranks / basis.ranks +
-         cached * basis.sample_bytes +
+         (basis.features_are_cached ? 0 : cached * basis.sample_bytes) +
          read(samples, FirstReads(request, samples, basis.train_samples, row.ranks)) +
          read(made(evaluations) * eval, std::min(made(evaluations), 1.0) * eval);
 }

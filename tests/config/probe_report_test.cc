@@ -34,6 +34,7 @@ TEST(ProbeReportTest, EveryFieldSurvivesTheFile) {
   report.all_reduces = {{22, 0.23}};
   report.cached_samples = 24;
   report.cache_seconds = 0.25;
+  report.features_are_cached = true;
   report.opened_bytes = 26;
   report.sample_bytes = 27.5;
   report.sample_bytes_again = 28.5;

@@ -250,6 +250,23 @@ class PlanTest(support.Folder):
                 self.assertEqual(stage["first_evaluation_seconds"], stage["evaluation_seconds"])
                 self.assertEqual(report["kept_bytes"], 0)
 
+    def test_features_that_an_earlier_run_cached_are_found(self):
+        data = f"{{kind: shapes, image_size: 16, train_samples: 64, eval_samples: 16, cache_folder: {self.folder}/cache}}"
+        file = self.config_file("resnet18", model="{name: resnet18, stem: cifar, freeze: backbone}",
+                                training="{duration: 2st, batch_size_per_rank: 8}", data=data)
+        out = self.folder / "probe.json"
+        for ran, batch in ((False, 8), (True, 4)):  # Which batches are made of them is no matter.
+            done = self.probe(file, out, "--set", f"training.batch_size_per_rank={batch}")
+            self.assertEqual(done.returncode, 0, done.stdout)
+            report = json.loads(out.read_text())
+            self.assertEqual(report["features_are_cached"], ran)
+            self.assertGreater(report["cached_samples"], 0)
+            if not ran:
+                self.train(1, file, self.folder / "run")
+        done = self.probe(file, out, "--set", "seed=99")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertFalse(json.loads(out.read_text())["features_are_cached"], "another trunk")
+
     def test_too_few_steps_are_refused_with_what_is_needed(self):
         done = self.probe(self.config_file("cnn"), self.folder / "probe.json", "--max-steps", "9")
         self.assertEqual(done.returncode, 2, done.stdout)
@@ -273,6 +290,7 @@ class PlanTest(support.Folder):
         for stage in ("first", "unfrozen"):
             self.assertGreater(report[stage]["checkpoint_bytes"], 40e6)
             self.assertEqual(report[stage]["evaluated_samples"], 16)
+        self.assertFalse(report["features_are_cached"])
         # Cached features against pictures that go through the trunk.
         self.assertGreater(report["unfrozen"]["evaluation_seconds"], report["first"]["evaluation_seconds"])
 

@@ -244,6 +244,11 @@ std::string WhyNoFeatures(const config::RunConfig& config) {
   return "";
 }
 
+bool FeaturesAreCached(const FeatureRequest& request) {
+  std::error_code error;
+  return fs::exists(request.folder / KeyOf(request) / "manifest.json", error);
+}
+
 std::optional<CachedFeatures> OpenFeatures(const FeatureRequest& request) {
   Communicator& communicator = request.communicator;
   const bool root = communicator.rank() == 0;

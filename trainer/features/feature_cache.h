@@ -56,6 +56,10 @@ struct CachedFeatures {
 /// on all ranks, and what reading the data set throws.
 std::optional<CachedFeatures> OpenFeatures(const FeatureRequest& request);
 
+/// Does the folder hold what OpenFeatures() looks for? Goes by the name: one that turns out damaged
+/// counts. Not collective.
+bool FeaturesAreCached(const FeatureRequest& request);
+
 /// Why no features can be cached for this run; empty when they can. Nothing here depends on the
 /// machine.
 std::string WhyNoFeatures(const config::RunConfig& config);

@@ -21,7 +21,9 @@
 #include "trainer/features/feature_cache.h"
 #include "trainer/host_memory.h"
 #include "trainer/probe/arguments.h"
+#include "trainer/probe/earlier_features.h"
 #include "trainer/probe/measure.h"
+#include "trainer/probe/report_file.h"
 #include "trainer/probe/sampled_dataset.h"
 #include "trainer/probe/scratch.h"
 #include "trainer/rank_device.h"
@@ -51,25 +53,6 @@ constexpr int64_t kLeastEvaluated = 32;
 // A step that changes nothing takes as long as one that does.
 constexpr double kHardlyLearning = 1e-12;
 constexpr int64_t kCheckpointCopies = 4;  // Of the weights: with moments and slack, at most.
-
-// The report's way to its file: rank 0 writes, after each thing learnt.
-class ReportFile {
- public:
-  ReportFile(std::string file, bool root) : file_(std::move(file)), root_(root) {}
-  ProbeReport* operator->() { return &report_; }
-  void Write() {
-    const absl::Status written = TryWrite();
-    if (!written.ok()) throw CheckpointFailed(std::string(written.message()));
-  }
-  absl::Status TryWrite() {
-    return root_ ? config::WriteFileDurably(file_, config::ToJson(report_)) : absl::OkStatus();
-  }
-
- private:
-  const std::string file_;
-  const bool root_;
-  ProbeReport report_;
-};
 
 // One Train() of a few steps.
 struct Series {
@@ -181,9 +164,9 @@ void Probe::MeasureReading() {
   report_->opened_bytes = std::accumulate(opened.begin(), opened.end(), int64_t{0});
   if (root()) {
     const SampleBytes bytes = ReadSamples(*data_.train);
+    keeps_pictures_ = !KeepsResident() && bytes.first > 0 && bytes.again == 0;
     report_->sample_bytes = bytes.first;
     report_->sample_bytes_again = KeepsResident() ? 0 : bytes.again;
-    keeps_pictures_ = !KeepsResident() && bytes.first > 0 && bytes.again == 0;
   }
   keeps_pictures_ = world_.BroadcastText(keeps_pictures_ ? "1" : "0", 0) == "1";
   if (keeps_pictures_ && !device_->is_gpu() &&
@@ -356,11 +339,14 @@ void Probe::Run() {
   own_micro_batch_ = config_.training.micro_batch_size;
   config_.resources.ranks = world_.size();
   config_ = config::Resolve(config_, MachineOf(world_));
+  const std::string cache_folder = config_.data.cache_folder;
   config_.data.cache_folder = (scratch_.path() / "cache").string();
   BindRank({.local_rank = world_.local_rank(),
             .ranks_on_host = world_.ranks_on_host(),
             .threads = config_.resources.threads_per_rank});
   data_ = OpenData(config_);
+  RunConfig own = config_;  // Closed now; the stages change it.
+  own.data.cache_folder = cache_folder;
   CheckThatRanksAgree(world_, data_);
   const int64_t host_bytes = AvailableHostBytes() / world_.ranks_on_host();
   device_ = OpenRankDevice(config_, world_);
@@ -388,6 +374,9 @@ void Probe::Run() {
     config_.model.freeze = "none";
     RunStage(report_->unfrozen);
   }
+  // Last: the weights that it loads are no part of the peaks.
+  report_->features_are_cached = root() && report_->cached_samples > 0 &&
+                                 HasEarlierFeatures(own, data_, *device_, *communicator_);
   report_->all_reduces =
       TimeAllReduces(*communicator_, *device_,
                      std::max(report_->first.reduced_bytes, report_->unfrozen.reduced_bytes));

@@ -358,6 +358,8 @@ TEST(PlannerTest, FeaturesCachedFirstAreCountedForAllSamples) {
   request.probes[0].cached_samples = 210;  // A tenth of 2 x 1,000 + 100, in 0.7 s.
   request.probes[0].cache_seconds = 0.7;
   EXPECT_NEAR(OnlyRow(request).run.seconds, 7 + 40 * 0.060, 1e-9);
+  request.probes[0].features_are_cached = true;
+  EXPECT_NEAR(OnlyRow(request).run.seconds, 40 * 0.060, 1e-9);
 }
 
 TEST(PlannerTest, CachedFeaturesReadEachPictureOnceUntilTheTrunkTrains) {
@@ -370,6 +372,8 @@ TEST(PlannerTest, CachedFeaturesReadEachPictureOnceUntilTheTrunkTrains) {
   probe.cached_samples = 110;
   probe.sample_bytes = probe.sample_bytes_again = 10;
   EXPECT_NEAR(OnlyRow(request).moved.dataset, 1100 * 10 + 2 * 1000 * 10 + 2 * 100 * 10, 1e-6);
+  probe.features_are_cached = true;
+  EXPECT_NEAR(OnlyRow(request).moved.dataset, 2 * 1000 * 10 + 2 * 100 * 10, 1e-6);
 }
 
 TEST(PlannerTest, SeveralMachinesDoNotCacheFeaturesAndTheRowSaysSo) {
