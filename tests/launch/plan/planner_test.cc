@@ -255,15 +255,6 @@ TEST(PlannerTest, FeaturesLeaveThePicturesNewUntilTheTrunkTrains) {
   EXPECT_NEAR(OnlyRow(request).run.seconds, before + 1000 * 5e-3, 1e-9);
 }
 
-TEST(PlannerTest, PicturesThatWillBeKeptTakeMemory) {
-  PlanRequest request = Request();
-  const int64_t before = OnlyRow(request).memory_bytes;
-  request.probes[0].kept_bytes = 300'000'000;
-  EXPECT_EQ(OnlyRow(request).memory_bytes, before + 300'000'000);
-  request.probes[0].kept_bytes = int64_t{1} << 30;
-  EXPECT_FALSE(OnlyRow(request).fits);
-}
-
 TEST(PlannerTest, WithoutPricesThereIsNoMoney) {
   EXPECT_EQ(OnlyRow(Request()).run.cost(), 0);
 }
@@ -321,35 +312,6 @@ TEST(PlannerTest, WhatTakesMoreThanThereIsDoesNotFitAndGetsAMicroBatch) {
   EXPECT_FALSE(row.fits);
   EXPECT_NEAR(static_cast<double>(row.memory_bytes), 150e6, 1e3);
   EXPECT_EQ(row.micro_batch_size, 42);
-}
-
-TEST(PlannerTest, AMicroBatchIsWhatMemoryIsCountedFor) {
-  PlanRequest request = Request();
-  request.probes[0].available_bytes = 150000000;
-  request.probes[0].micro_batch_size = 25;
-  for (auto& step : request.probes[0].first.steps) {
-    step.peak_bytes = 100000000 + std::min<int64_t>(step.local_batch, 25) * 1000000;
-  }
-  const PlanRow row = OnlyRow(request);
-  EXPECT_TRUE(row.fits);
-  EXPECT_NEAR(static_cast<double>(row.memory_bytes), 125e6, 1e3);
-}
-
-TEST(PlannerTest, WhatTheProbeFoundTooLargeDoesNotFit) {
-  PlanRequest request = Request();
-  request.probes = {Probe(1, 1e-3, 10e-3, {6, 12, 25})};
-  request.probes[0].does_not_fit = 50;
-  const PlanRow row = OnlyRow(request);
-  EXPECT_FALSE(row.fits);
-  EXPECT_EQ(row.micro_batch_size, 25);
-}
-
-TEST(PlannerTest, WhatDidNotFitInMicroBatchesDoesNotFit) {
-  PlanRequest request = Request();
-  request.probes = {Probe(1, 1e-3, 10e-3, {6, 12, 25})};
-  request.probes[0].micro_batch_size = 25;
-  request.probes[0].does_not_fit = 50;
-  EXPECT_FALSE(OnlyRow(request).fits);
 }
 
 TEST(PlannerTest, FeaturesCachedFirstAreCountedForAllSamples) {
