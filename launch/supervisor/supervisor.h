@@ -205,6 +205,7 @@ class Supervisor {
   std::vector<metrics::RankUsage> UsageOf(const Run& run,
                                           const std::vector<config::RankState>& board, Now now);
   std::string GpuOf(const Run& run, size_t rank) const;
+  static std::string NameOfGpu(const Run& run, size_t rank, const metrics::GpuReading* reading);
   std::optional<double> MeterOf(const Run& run, size_t rank,
                                 const metrics::DeviceReadings& readings) const;
   std::vector<metrics::GpuHolder> GpuHolders(const metrics::DeviceReadings& readings) const;
