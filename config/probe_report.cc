@@ -11,7 +11,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kFormat = 2;
+constexpr int kFormat = 3;
 
 json ToValue(const std::vector<ProbedStep>& steps) {
   json values = json::array();
@@ -44,6 +44,8 @@ json ToValue(const ProbedStage& stage) {
           {"reduced_bytes", stage.reduced_bytes},
           {"evaluated_samples", stage.evaluated_samples},
           {"evaluation_seconds", stage.evaluation_seconds},
+          {"first_read_seconds", stage.first_read_seconds},
+          {"first_evaluation_seconds", stage.first_evaluation_seconds},
           {"checkpoint_bytes", stage.checkpoint_bytes},
           {"checkpoint_stall_seconds", stage.checkpoint_stall_seconds},
           {"checkpoint_write_seconds", stage.checkpoint_write_seconds}};
@@ -55,6 +57,8 @@ ProbedStage ToStage(const json& value) {
   value.at("reduced_bytes").get_to(stage.reduced_bytes);
   value.at("evaluated_samples").get_to(stage.evaluated_samples);
   value.at("evaluation_seconds").get_to(stage.evaluation_seconds);
+  value.at("first_read_seconds").get_to(stage.first_read_seconds);
+  value.at("first_evaluation_seconds").get_to(stage.first_evaluation_seconds);
   value.at("checkpoint_bytes").get_to(stage.checkpoint_bytes);
   value.at("checkpoint_stall_seconds").get_to(stage.checkpoint_stall_seconds);
   value.at("checkpoint_write_seconds").get_to(stage.checkpoint_write_seconds);
@@ -95,6 +99,7 @@ std::string ToJson(const ProbeReport& report) {
                       {"opened_bytes", report.opened_bytes},
                       {"sample_bytes", report.sample_bytes},
                       {"sample_bytes_again", report.sample_bytes_again},
+                      {"kept_bytes", report.kept_bytes},
                       {"attempting", report.attempting},
                       {"does_not_fit", report.does_not_fit},
                       {"does_not_fit_why", report.does_not_fit_why}};
@@ -129,6 +134,7 @@ absl::StatusOr<ProbeReport> ParseProbeReport(std::string_view text) {
     value.at("opened_bytes").get_to(report.opened_bytes);
     value.at("sample_bytes").get_to(report.sample_bytes);
     value.at("sample_bytes_again").get_to(report.sample_bytes_again);
+    value.at("kept_bytes").get_to(report.kept_bytes);
     value.at("attempting").get_to(report.attempting);
     value.at("does_not_fit").get_to(report.does_not_fit);
     value.at("does_not_fit_why").get_to(report.does_not_fit_why);

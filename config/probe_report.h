@@ -40,7 +40,10 @@ struct ProbedStage {
   int64_t reduced_bytes = 0;      // Of a step's all-reduce.
   int64_t evaluated_samples = 0;
   double evaluation_seconds = 0;
-  int64_t checkpoint_bytes = 0;  // 0 = not measured.
+  // Where decoded pictures are kept the times above are those of pictures that were read before.
+  double first_read_seconds = 0;        // What a new picture costs its rank beyond that.
+  double first_evaluation_seconds = 0;  // An evaluation of new pictures.
+  int64_t checkpoint_bytes = 0;         // 0 = not measured.
   double checkpoint_stall_seconds = 0;
   double checkpoint_write_seconds = 0;
 
@@ -68,6 +71,7 @@ struct ProbeReport {
   int64_t opened_bytes = 0;       // Of the data set, read by all ranks before their first sample.
   double sample_bytes = 0;        // Read for a sample's picture,
   double sample_bytes_again = 0;  // and the next time: 0 where pictures are kept.
+  int64_t kept_bytes = 0;         // Of pictures that a rank will keep in memory and did not here.
 
   int64_t attempting = 0;    // The batch size under way when this was written; 0 = finished.
   int64_t does_not_fit = 0;  // The batch size that there was no memory for; 0 = none.

@@ -37,7 +37,7 @@ enum class Phase : int {
   kRecovery,
   kPaused,
   kOther,
-  kDevice,  // GPU: the host waits for the step's kernels, which are one graph or run behind it.
+  kDevice,         // GPU: the host waits for kernels, and no times tell which.
   kStragglerWait,  // The part of all-reduce in which the slowest rank was waited for.
   kRedone,         // Steps that an earlier attempt had made and lost.
 };

@@ -36,7 +36,9 @@ void PhaseClock::Count(Phase phase, double seconds) {
     seconds_[static_cast<size_t>(counted)] += seconds;
     return;
   }
-  if (unsettled_.empty() || unsettled_.back().step != step_) unsettled_.push_back({.step = step_});
+  if (unsettled_.empty() || unsettled_.back().device_told || unsettled_.back().step != step_) {
+    unsettled_.push_back({.step = step_});
+  }
   Reduce& reduce = unsettled_.back();
   (counted == Phase::kDevice ? reduce.device_seconds : reduce.allreduce_seconds) += seconds;
 }
@@ -59,11 +61,18 @@ void PhaseClock::SetStep(int64_t step) {
 }
 
 void PhaseClock::Settle(const Reduce& reduce, double waited_seconds) {
-  const double in_reduce = std::clamp(waited_seconds, 0.0, reduce.allreduce_seconds);
-  const double on_device = std::clamp(waited_seconds - in_reduce, 0.0, reduce.device_seconds);
-  seconds_[static_cast<size_t>(Phase::kStragglerWait)] += in_reduce + on_device;
-  seconds_[static_cast<size_t>(Phase::kAllreduceExposed)] += reduce.allreduce_seconds - in_reduce;
-  seconds_[static_cast<size_t>(Phase::kDevice)] += reduce.device_seconds - on_device;
+  double in_reduce = reduce.allreduce_seconds;
+  double known = 0;
+  for (size_t phase = 0; phase < reduce.shares.size(); ++phase) {
+    const double seconds = reduce.shares[phase] * reduce.device_seconds;
+    known += seconds;
+    (phase == static_cast<size_t>(Phase::kAllreduceExposed) ? in_reduce : seconds_[phase]) +=
+        seconds;
+  }
+  const double waited = std::clamp(waited_seconds, 0.0, in_reduce);
+  seconds_[static_cast<size_t>(Phase::kStragglerWait)] += waited;
+  seconds_[static_cast<size_t>(Phase::kAllreduceExposed)] += in_reduce - waited;
+  seconds_[static_cast<size_t>(Phase::kDevice)] += std::max(reduce.device_seconds - known, 0.0);
 }
 
 void PhaseClock::SettleReduce(int64_t step, double waited_seconds) {
@@ -74,9 +83,18 @@ void PhaseClock::SettleReduce(int64_t step, double waited_seconds) {
   }
 }
 
-void PhaseClock::SettleUntilNow(double waited_seconds) {
+void PhaseClock::TellDevice(int64_t step,
+                            const std::array<double, config::kPhaseCount>& phase_seconds) {
   Enter(phase_);  // The wait may be under way.
-  SettleReduce(step_, waited_seconds);
+  Reduce told{.step = step, .device_told = true, .shares = phase_seconds};
+  while (!unsettled_.empty() && !unsettled_.back().device_told) {
+    told.allreduce_seconds += unsettled_.back().allreduce_seconds;
+    told.device_seconds += unsettled_.back().device_seconds;
+    unsettled_.pop_back();
+  }
+  const double all = std::accumulate(phase_seconds.begin(), phase_seconds.end(), 0.0);
+  for (double& share : told.shares) share = all > 0 ? share / all : 0;
+  unsettled_.push_back(told);
 }
 
 void PhaseClock::SettleAll() {

@@ -8,7 +8,8 @@
 // Two kinds of time are counted as something else than the phase that was entered. Steps that an
 // earlier attempt had made already are `redone`. And of the time in a reduce, the part in which the
 // slowest rank was waited for is `straggler_wait`; how long that was is known some steps later, and
-// until then the time is unsettled.
+// until then the time is unsettled. So is the time that the host waits for a GPU: the GPU's own
+// times tell in which shares it was forward, backward, all-reduce and optimizer.
 #pragma once
 
 #include <array>
@@ -34,10 +35,9 @@ class PhaseClock {
   /// In the reduce of `step` this rank waited so long for the slowest one. Steps before it that
   /// nobody settled had no wait.
   void SettleReduce(int64_t step, double waited_seconds);
-  /// All that is not settled was the wait for one step's reduce, and of it so long for the slowest
-  /// rank. On a GPU that is so when the host has waited for the device, which it does one step
-  /// later than the step is.
-  void SettleUntilNow(double waited_seconds);
+  /// What was waited for on a GPU since the last call were the kernels of `step`, which took so
+  /// long in each phase (all 0: not known). That is one step later than the step is.
+  void TellDevice(int64_t step, const std::array<double, config::kPhaseCount>& phase_seconds);
   /// No more is to come.
   void SettleAll();
 
@@ -49,9 +49,11 @@ class PhaseClock {
  private:
   // A step's time in the phases in which a reduce is waited for: on a GPU the device does it.
   struct Reduce {
-    int64_t step = 0;
+    int64_t step = 0;  // Until the device's times are told, the one in which it was waited for.
     double allreduce_seconds = 0;
     double device_seconds = 0;
+    bool device_told = false;
+    std::array<double, config::kPhaseCount> shares{};  // Of device_seconds; all 0: not known.
   };
   config::Phase CountsAs(config::Phase phase) const;
   void Count(config::Phase phase, double seconds);

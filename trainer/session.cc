@@ -42,6 +42,7 @@ Session::Session(const TrainSetup& setup)
       config_(setup.config),
       best_metric_(BestMetricOf(setup.config)),
       clock_(setup.board, setup.communicator.rank(), setup.trace, setup.redone_until),
+      timer_(setup.device, [this](const std::string& line) { Say(line); }),
       loss_(LossOptionsOf(setup.config, setup.train_data.targets(), setup.train_data.ClassCounts()),
             setup.device.torch()),
       plain_loss_({.kind = LossKindOf(setup.config),
@@ -207,6 +208,7 @@ void Session::BeginStep() {
   if (setup_.on_step) setup_.on_step(*this);
   step_began_ = MonotonicSeconds();
   clock_.SetStep(state_.step);
+  timer_.Begin(state_.step);
   if (reduce_ended_ == 0) reduce_ended_ = step_began_;
   reduce_seconds_ = 0;
 }
@@ -215,8 +217,6 @@ Batch Session::NextBatch() {
   clock_.Enter(Phase::kDataWait);
   batches_->Await();
   if (!setup_.device.is_gpu()) return batches_->Next();
-  // While the device still works on the step before, nobody waits for this rank.
-  arrival_ = agreement_.Running() ? 0 : MonotonicSeconds() - step_began_;
   clock_.Enter(Phase::kH2d);
   Batch batch = batches_->Next();
   // Until the body says more: a graph is one thing to launch, and says nothing.
@@ -235,6 +235,7 @@ void Session::Prepare(int64_t samples) {
                             InputBytes());
   }
   agreement_.Prepare(samples, arrival_);
+  told_arrivals_[static_cast<size_t>(state_.step % 2)] = arrival_step_;
   learning_rate_.fill_(LearningRateOf(state_.step));
   // The average follows closely at first, or it would hold on to the first weights for long.
   const auto made = static_cast<double>(state_.step);
@@ -256,10 +257,17 @@ void Session::FillVector(const at::Tensor& loss_sum, const at::Tensor& score_sum
   agreement_.Fill(replica_->arena().step_vector(), loss_sum, score_sum);
 }
 
+void Session::Enter(Phase phase) {
+  clock_.Enter(phase);
+  timer_.Mark(phase);
+}
+
 void Session::BeginReduce() {
-  clock_.Enter(Phase::kAllreduceExposed);
+  Enter(Phase::kAllreduceExposed);
   reduce_began_ = MonotonicSeconds();
-  if (!setup_.device.is_gpu()) arrival_ = reduce_began_ - reduce_ended_;
+  if (setup_.device.is_gpu()) return;
+  arrival_ = reduce_began_ - reduce_ended_;
+  arrival_step_ = state_.step;
 }
 
 void Session::EndReduce() {
@@ -320,12 +328,17 @@ void Session::Learn(const StepSummary& step) {
 }
 
 void Session::SettleReduce(const StepSummary& step) {
+  if (setup_.device.is_gpu()) {
+    const DeviceTimes times = timer_.Read(step.step).value_or(DeviceTimes());
+    clock_.TellDevice(step.step, times.phase_seconds);
+    arrival_ = times.arrival_seconds;
+    arrival_step_ = step.step;
+  }
   const std::vector<double>& arrivals = step.arrival_seconds;
   const double waited = *std::max_element(arrivals.begin(), arrivals.end()) -
                         arrivals[static_cast<size_t>(setup_.communicator.rank())];
-  if (setup_.device.is_gpu()) return clock_.SettleUntilNow(waited);
-  // The vector of a step tells how the ranks arrived at the reduce before it.
-  clock_.SettleReduce(step.step - 1, waited);
+  // The vector of a step tells how the ranks arrived at a reduce before it.
+  clock_.SettleReduce(told_arrivals_[static_cast<size_t>(step.step % 2)], waited);
 }
 
 void Session::CountNonFinite(const StepSummary& step) {

@@ -5,6 +5,7 @@
 // leads to them is either a function of the step or was agreed upon (trainer/step/agreement.h).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -21,6 +22,7 @@
 #include "trainer/report.h"
 #include "trainer/saver.h"
 #include "trainer/step/schedule.h"
+#include "trainer/step/step_timer.h"
 #include "trainer/train_setup.h"
 #include "trainer/training_state.h"
 
@@ -34,6 +36,7 @@ class Session {
   ~Session();
 
   PhaseClock& clock() { return clock_; }
+  StepTimer& timer() { return timer_; }
   Device& device() { return setup_.device; }
   Replica& replica() { return *replica_; }
   int64_t step() const {
@@ -46,8 +49,9 @@ class Session {
   // In the order of a step. Between Prepare() and EndStep() stands the step's body, which may be a
   // captured graph: whatever differs from step to step is in tensors by then.
   void BeginStep();
-  Batch NextBatch();              // On the device; on a GPU in the same memory in each step.
-  void Prepare(int64_t samples);  // Votes, learning rate, seeds of dropout.
+  Batch NextBatch();                // On the device; on a GPU in the same memory in each step.
+  void Prepare(int64_t samples);    // Votes, learning rate, seeds of dropout.
+  void Enter(config::Phase phase);  // In the body: what is enqueued from here on.
   const Loss& loss() const { return loss_; }
   const at::Tensor& learning_rate() const { return learning_rate_; }
   const at::Tensor& average_weight() const { return average_weight_; }  // For Replica::Average().
@@ -104,6 +108,7 @@ class Session {
   const config::RunConfig& config_;
   const BestMetric best_metric_;
   PhaseClock clock_;
+  StepTimer timer_;
   double steps_per_epoch_ = 1;
   int64_t total_steps_ = 0;
   int64_t unfreeze_step_ = 0;  // 0 = never.
@@ -130,9 +135,9 @@ class Session {
       checkpoint_orders_;  // Rank 0: to be answered when the checkpoint begun last is durable.
   std::optional<CheckpointReport> last_written_;
   double step_began_ = 0, reduce_began_ = 0, reduce_ended_ = 0;
-  // CPU: from one reduce to the next. GPU: for how long its host waited for data while it had
-  // nothing else to do; how long its kernels take is not known here.
-  double arrival_ = 0;
+  double arrival_ = 0;  // From one reduce to the next, newest known.
+  int64_t arrival_step_ = -1;
+  std::array<int64_t, 2> told_arrivals_{};  // Whose arrivals were told in a step, by its last bit.
   double reduce_seconds_ = 0;
   int64_t loaded_samples_ = 0;  // By this rank, in this attempt.
   double last_save_ = 0;

@@ -38,7 +38,6 @@ Outcome Train(const TrainSetup& setup) {
   const config::TrainingConfig& training = setup.config.training;
   const at::Device device = setup.device.torch();
   Session run(setup);
-  PhaseClock& clock = run.clock();
   Replica& replica = run.replica();
   LossScale& loss_scale = replica.loss_scale();
   const auto global_batch = static_cast<double>(training.global_batch_size);
@@ -53,7 +52,7 @@ Outcome Train(const TrainSetup& setup) {
       const int64_t size = std::min(training.micro_batch_size, samples - begin);
       if (begin + size == samples) arena.BeginLastBackward();
 
-      clock.Enter(Phase::kForward);
+      run.Enter(Phase::kForward);
       Objective objective;
       {
         const PrecisionScope precision(training.precision, device.type());
@@ -61,7 +60,7 @@ Outcome Train(const TrainSetup& setup) {
         objective = run.loss()(output, batch.targets.Narrow(begin, size));
       }
 
-      clock.Enter(Phase::kBackward);
+      run.Enter(Phase::kBackward);
       // Divided by the whole batch, so that the sum over micro-batches and ranks is the gradient of
       // its mean.
       loss_scale.Apply(objective.loss_sum.div(global_batch)).backward();
@@ -73,13 +72,13 @@ Outcome Train(const TrainSetup& setup) {
     arena.Reduce(static_cast<double>(samples) / global_batch, loss_scale.Inverse());
     run.EndReduce();
 
-    clock.Enter(Phase::kOptimizer);
+    run.Enter(Phase::kOptimizer);
     if (training.gradient_clip_norm > 0) arena.ClipNorm(training.gradient_clip_norm);
     replica.optimizer().Step(run.learning_rate(), arena.found_nonfinite());
     replica.Average(run.average_weight());
     loss_scale.Update(arena.found_nonfinite());
   };
-  StepRunner runner(setup.device, training.cuda_graph,
+  StepRunner runner(setup.device, run.timer(), training.cuda_graph,
                     [&](const std::string& how) { run.Say(how); });
 
   while (run.Continue()) {

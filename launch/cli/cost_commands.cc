@@ -68,7 +68,7 @@ const char* Explain(const std::string& phase) {
     case Phase::kPaused:
       return "paused, or no daemon was there; costs only while held";
     case Phase::kDevice:
-      return "waiting for the step's kernels on the GPU";
+      return "waiting for the GPU, not told what for";
     case Phase::kStragglerWait:
       return "waiting for the slowest rank";
     case Phase::kRedone:

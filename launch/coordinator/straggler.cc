@@ -31,7 +31,6 @@ double Waited(const RankWindow& rank) {
 double ForData(const RankWindow& rank) {
   return In(rank, {Phase::kDataWait});
 }
-// The process has work for a CPU. kDevice is no such time: the host waits for its GPU.
 double Working(const RankWindow& rank) {
   return In(rank, {Phase::kH2d, Phase::kForward, Phase::kBackward, Phase::kOptimizer});
 }
@@ -42,9 +41,14 @@ double Computing(const RankWindow& rank) {
 double Stepping(const RankWindow& rank) {
   return ForData(rank) + Computing(rank) + Waited(rank) + In(rank, {Phase::kAllreduceExposed});
 }
+// A CPU is never waited for, and needs no copies.
+bool OnGpu(const RankWindow& rank) {
+  return rank.gpu || In(rank, {Phase::kDevice, Phase::kH2d}) > 0;
+}
 // Share of its working time in which the process used no CPU. More than one busy thread, or one
-// that spins while it waits, only makes it smaller.
+// that spins while it waits, only makes it smaller. A process whose GPU works has little to do.
 double IdleShare(const RankWindow& rank) {
+  if (OnGpu(rank)) return 0;
   const double working = Working(rank);
   if (!rank.cpu_seconds || working <= 0) return 0;
   return std::clamp((working - *rank.cpu_seconds) / working, 0.0, 1.0);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "launch/plan/memory_model.h"
 
 namespace lockstep::plan {
 namespace {
@@ -20,8 +21,6 @@ constexpr double kBackwardShare = 2.0 / 3;
 // Buckets of the gradient on a GPU (trainer/step/gradient_arena.h): all but the last travel behind
 // the backward pass.
 constexpr double kBucketBytes = 25 << 20;
-// Nobody fills a GPU to the last byte: fragments, and what the driver takes.
-constexpr double kMemoryShare = 0.95;
 constexpr double kSecondsPerHour = 3600;
 constexpr double kJoulesPerKwh = 3.6e6;
 constexpr double kBytesPerGb = 1e9;
@@ -38,36 +37,6 @@ absl::StatusOr<StepTimeModel> Fit(const std::vector<ProbedStep>& steps, int rank
   return absl::InvalidArgumentError(
       absl::StrCat("the probe with ", ranks,
                    ranks == 1 ? " rank: " : " ranks: ", std::string(model.status().message())));
-}
-
-// t = m0 + m1 b through the probed peaks, by least squares; b at most the micro-batch.
-struct MemoryModel {
-  double fixed = 0;
-  double per_sample = 0;
-  double Bytes(double batch) const { return fixed + per_sample * batch; }
-};
-
-MemoryModel FitMemory(const ProbeReport& probe) {
-  double n = 0, sx = 0, sy = 0, sxx = 0, sxy = 0, most = 0;
-  // The unfrozen model takes more; a run that unfreezes must fit then.
-  for (const ProbedStep& step :
-       (probe.unfrozen.steps.empty() ? probe.first : probe.unfrozen).steps) {
-    if (step.peak_bytes <= 0) continue;
-    const auto batch = static_cast<double>(step.local_batch);
-    const double x = probe.micro_batch_size > 0
-                         ? std::min(batch, static_cast<double>(probe.micro_batch_size))
-                         : batch;
-    const auto y = static_cast<double>(step.peak_bytes);
-    n += 1, sx += x, sy += y, sxx += x * x, sxy += x * y;
-    most = std::max(most, y);
-  }
-  const double spread = n * sxx - sx * sx;
-  if (n == 0) return {};
-  if (spread <= kRounding * n * sxx) return {most, 0};
-  MemoryModel model;
-  model.per_sample = std::max(0.0, (n * sxy - sx * sy) / spread);
-  model.fixed = std::max(0.0, (sy - model.per_sample * sx) / n);
-  return model;
 }
 
 const ProbeReport* ProbeOf(const std::vector<ProbeReport>& probes, int ranks) {
@@ -142,9 +111,11 @@ double Overlap(bool gpu, double bytes) {
 struct Stage {
   double step = 0;
   double evaluation = 0;
-  double checkpoint = 0;       // How long it holds the ranks up.
-  double last_checkpoint = 0;  // Waited for until it is durable.
-  double reduced_bytes = 0;    // Of each rank's step.
+  double first_read = 0;        // What each rank's new picture takes beyond that,
+  double first_evaluation = 0;  // and an evaluation of new pictures.
+  double checkpoint = 0;        // How long it holds the ranks up.
+  double last_checkpoint = 0;   // Waited for until it is durable.
+  double reduced_bytes = 0;     // Of each rank's step.
   double checkpoint_bytes = 0;
 };
 
@@ -179,38 +150,18 @@ absl::StatusOr<Stage> PlanStage(const PlanRequest& request, const ProbeReport& b
     stage.step = model->Seconds(batch);
     row.basis = "measured";
   }
+  stage.first_read = probed.first_read_seconds;
   if (probed.evaluated_samples > 0) {  // Shared among the ranks.
-    stage.evaluation = probed.evaluation_seconds * static_cast<double>(basis.eval_samples) /
+    const double all = static_cast<double>(basis.eval_samples) /
                        static_cast<double>(probed.evaluated_samples) * basis.ranks / row.ranks;
+    stage.evaluation = probed.evaluation_seconds * all;
+    stage.first_evaluation =
+        std::max(0.0, probed.first_evaluation_seconds - probed.evaluation_seconds) * all;
   }
   stage.checkpoint = probed.checkpoint_stall_seconds;
   stage.last_checkpoint = probed.checkpoint_write_seconds;
   stage.checkpoint_bytes = static_cast<double>(probed.checkpoint_bytes);
   return stage;
-}
-
-void PlanMemory(const ProbeReport& basis, PlanRow& row) {
-  const MemoryModel memory = FitMemory(basis);
-  const int64_t at_once = basis.micro_batch_size > 0
-                              ? std::min(row.local_batch, basis.micro_batch_size)
-                              : row.local_batch;
-  row.available_bytes = basis.available_bytes;
-  row.memory_bytes = static_cast<int64_t>(memory.Bytes(static_cast<double>(at_once)));
-  const double room = kMemoryShare * static_cast<double>(row.available_bytes);
-  const bool refused = basis.does_not_fit > 0 && row.local_batch >= basis.does_not_fit;
-  const bool too_much = row.available_bytes > 0 && static_cast<double>(row.memory_bytes) > room;
-  row.fits = !refused && !too_much;
-  if (row.fits) return;
-  // The largest size that did fit, or that the model says fits.
-  int64_t largest = 0;
-  for (const ProbedStep& step : basis.first.steps) {
-    if (step.local_batch < at_once) largest = std::max(largest, step.local_batch);
-  }
-  if (too_much && memory.per_sample > 0) {
-    const auto by_model = static_cast<int64_t>((room - memory.fixed) / memory.per_sample);
-    largest = refused ? std::min(largest, std::max<int64_t>(by_model, 0)) : by_model;
-  }
-  row.micro_batch_size = std::clamp<int64_t>(largest, 0, at_once - 1);
 }
 
 // What happens every so often, as a rate: times in a step of `step_seconds`. At most once, however
@@ -270,6 +221,27 @@ double SecondsBeforeSteps(const PlanRequest& request, const ProbeReport& basis, 
                                      ranks;
 }
 
+// How many of `samples` read out of so many pictures are new to who reads them. On disk the ranks
+// share what they keep; in memory each keeps its own, and every epoch it gets others. The chance
+// that it has not met a picture by then falls by 1 / ranks with each.
+double FirstReads(const PlanRequest& request, double samples, int64_t pictures, int ranks) {
+  const auto all = static_cast<double>(pictures);
+  if (pictures == 0 || samples <= all) return samples;
+  if (request.config.data.cache == config::PictureCacheKind::kDisk) return all;
+  return all * ranks * (1 - std::pow(1 - 1.0 / ranks, samples / all));
+}
+
+// In how many steps `seconds` have passed, where `passed` tells it of steps and rises.
+double StepsIn(double seconds, double most, const std::function<double(double)>& passed) {
+  if (passed(most) <= seconds) return most;
+  double least = 0;
+  for (int i = 0; i < 200 && most - least > kRounding * most; ++i) {
+    const double middle = (least + most) / 2;
+    (passed(middle) <= seconds ? least : most) = middle;
+  }
+  return least;
+}
+
 // How often something happens in each of the run's stages.
 struct Counts {
   double first = 0;
@@ -279,22 +251,18 @@ struct Counts {
 double DatasetBytes(const PlanRequest& request, const ProbeReport& basis, const PlanRow& row,
                     const Counts& steps, const Counts& evaluations) {
   const double cached = CachedSamples(request, basis);
-  // Where pictures are kept, each rank keeps its own in memory; on disk they share them.
-  const bool shared = request.config.data.cache == config::PictureCacheKind::kDisk;
-  const auto read = [&](double samples, double different) {
-    const double first = std::min(samples, different);
+  const auto read = [&](double samples, double first) {
     return first * basis.sample_bytes + (samples - first) * basis.sample_bytes_again;
   };
   const auto made = [&](const Counts& counts) {
     return (cached > 0 ? 0 : counts.first) + counts.unfrozen;
   };
-  const auto train = static_cast<double>(basis.train_samples);
+  const double samples = made(steps) * static_cast<double>(row.global_batch);
   const auto eval = static_cast<double>(basis.eval_samples);
   return static_cast<double>(basis.opened_bytes) * row.ranks / basis.ranks +
          cached * basis.sample_bytes +
-         read(made(steps) * static_cast<double>(row.global_batch),
-              train * (shared ? 1 : row.ranks)) +
-         read(made(evaluations) * eval, eval);
+         read(samples, FirstReads(request, samples, basis.train_samples, row.ranks)) +
+         read(made(evaluations) * eval, std::min(made(evaluations), 1.0) * eval);
 }
 
 void PlanLength(const PlanRequest& request, const ProbeReport& basis, const Stage& first,
@@ -313,13 +281,30 @@ void PlanLength(const PlanRequest& request, const ProbeReport& basis, const Stag
   const bool by_time = duration.unit() == Duration::Unit::kSeconds;
   const Duration& unfreeze = config.model.unfreeze_after;
   const double before = SecondsBeforeSteps(request, basis, row.ranks);
+  // Of steps on features nobody reads a picture.
+  const bool features = CachedSamples(request, basis) > 0;
+  const Stage& reading = features ? unfrozen : first;
+  const auto first_reads = [&](const Counts& made) {
+    const double samples =
+        ((features ? 0 : made.first) + made.unfrozen) * static_cast<double>(row.global_batch);
+    return FirstReads(request, samples, basis.train_samples, row.ranks) * reading.first_read /
+           row.ranks;
+  };
   Counts steps;
   steps.first = unfreeze.is_zero() ? INFINITY : StepsOf(unfreeze, row.steps_per_epoch);
   if (by_time) {
     // Its length is given; how far it comes is what is asked for.
-    const double left = std::max(0.0, duration.count() - before);
-    steps.first = std::min(steps.first, left / whole_step(first));
-    steps.unfrozen = std::max(0.0, (left - steps.first * whole_step(first)) / whole_step(unfrozen));
+    const double left = std::max(0.0, duration.count() - before - reading.first_evaluation);
+    const double most = std::min(steps.first, left / whole_step(first));
+    steps.first = StepsIn(left, most, [&](double made) {
+      return made * whole_step(first) + first_reads({made, 0});
+    });
+    const double later = left - steps.first * whole_step(first);
+    if (!unfreeze.is_zero() && later > 0) {
+      steps.unfrozen = StepsIn(later, later / whole_step(unfrozen), [&](double made) {
+        return made * whole_step(unfrozen) + first_reads({steps.first, made});
+      });
+    }
     row.steps = steps.first + steps.unfrozen;
   } else {
     row.steps = StepsOf(duration, row.steps_per_epoch);
@@ -349,7 +334,8 @@ void PlanLength(const PlanRequest& request, const ProbeReport& basis, const Stag
   if (!by_time) {
     seconds += stepping + evaluations.first * first.evaluation +
                evaluations.unfrozen * unfrozen.evaluation + checkpoints.first * first.checkpoint +
-               checkpoints.unfrozen * unfrozen.checkpoint;
+               checkpoints.unfrozen * unfrozen.checkpoint + first_reads(steps) +
+               (features && steps.unfrozen == 0 ? 0 : reading.first_evaluation);
   }
   (steps.unfrozen > 0 ? evaluations.unfrozen : evaluations.first) += 1;
 
@@ -428,7 +414,11 @@ absl::StatusOr<Plan> MakePlan(const PlanRequest& request) {
     if (!first.ok()) return first.status();
     row.step_seconds = first->step;
     row.samples_per_second = static_cast<double>(row.global_batch) / row.step_seconds;
-    PlanMemory(basis, row);
+    const MemoryPlan memory = PlanMemory(basis, row.local_batch);
+    row.memory_bytes = memory.bytes;
+    row.available_bytes = basis.available_bytes;
+    row.fits = memory.fits;
+    row.micro_batch_size = memory.micro_batch_size;
     PlanLength(request, basis, *first, *unfrozen, row);
     plan.rows.push_back(std::move(row));
   }

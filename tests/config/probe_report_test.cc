@@ -24,6 +24,8 @@ TEST(ProbeReportTest, EveryFieldSurvivesTheFile) {
                   .reduced_bytes = 15,
                   .evaluated_samples = 16,
                   .evaluation_seconds = 0.17,
+                  .first_read_seconds = 0.171,
+                  .first_evaluation_seconds = 0.172,
                   .checkpoint_bytes = 18,
                   .checkpoint_stall_seconds = 0.19,
                   .checkpoint_write_seconds = 0.20};
@@ -35,6 +37,7 @@ TEST(ProbeReportTest, EveryFieldSurvivesTheFile) {
   report.opened_bytes = 26;
   report.sample_bytes = 27.5;
   report.sample_bytes_again = 28.5;
+  report.kept_bytes = 31;
   report.attempting = 29;
   report.does_not_fit = 30;
   report.does_not_fit_why = "no room";
@@ -44,7 +47,7 @@ TEST(ProbeReportTest, EveryFieldSurvivesTheFile) {
 }
 
 TEST(ProbeReportTest, WhatIsNoReportIsRefusedWithAReason) {
-  for (const char* text : {"", "{}", "[1]", R"({"format": 2})", R"({"format": "x"})"}) {
+  for (const char* text : {"", "{}", "[1]", R"({"format": 3})", R"({"format": "x"})"}) {
     EXPECT_FALSE(ParseProbeReport(text).ok()) << text;
   }
   EXPECT_THAT(std::string(ParseProbeReport(R"({"format": 9})").status().message()),

@@ -18,6 +18,8 @@
 #include "tests/trainer/step/small_net.h"
 #include "trainer/batches/batches.h"
 #include "trainer/data/dataset.h"
+#include "trainer/step/step_runner.h"
+#include "trainer/step/step_timer.h"
 
 namespace lockstep::trainer {
 namespace {
@@ -104,6 +106,45 @@ TEST_F(GpuTest, AStepThatWaitsForTheDeviceCannotBeCaptured) {
   const auto graph = device_->Capture([&] { value.add_(1.0); });
   graph->Replay();
   EXPECT_EQ(value.item<float>(), 2.0f);
+}
+
+// A long forward and a short backward, told apart also where they are one graph; no step's times
+// are another's.
+TEST_F(GpuTest, ItsTimesTellThePhasesOfAStep) {
+  const at::Tensor large = at::ones({4096, 4096}, float_);
+  const at::Tensor small = at::ones({64, 64}, float_);
+  std::vector<std::string> said;
+  const auto say = [&](const std::string& line) { said.push_back(line); };
+  StepTimer timer(*device_, say);
+  StepRunner runner(*device_, timer, config::Use::kAlways, [](const std::string&) {});
+  const auto body = [&] {
+    timer.Mark(config::Phase::kForward);
+    at::Tensor product = large;
+    for (int i = 0; i < 4; ++i) product = product.matmul(large).mul_(1.0 / 4096);
+    timer.Mark(config::Phase::kBackward);
+    (void)small.matmul(small);
+    timer.Mark(config::Phase::kAllreduceExposed);
+    (void)small.matmul(small);
+    timer.Mark(config::Phase::kOptimizer);
+    (void)small.matmul(small);
+  };
+  for (int64_t step = 0; step < 12; ++step) {
+    timer.Begin(step);
+    runner.Run(body);
+    WaitForAll();
+    if (step < 3) continue;  // The first ones load kernels.
+    const auto times = timer.Read(step - 1);
+    ASSERT_TRUE(times) << step;
+    const auto in = [&](config::Phase phase) {
+      return times->phase_seconds[static_cast<size_t>(phase)];
+    };
+    EXPECT_GT(in(config::Phase::kForward), 4 * in(config::Phase::kBackward)) << step;
+    EXPECT_GT(in(config::Phase::kBackward), 0) << step;
+    EXPECT_GT(in(config::Phase::kOptimizer), 0) << step;
+    EXPECT_GT(times->arrival_seconds, in(config::Phase::kForward)) << step;
+    EXPECT_LT(times->arrival_seconds, 5) << step;
+  }
+  EXPECT_THAT(said, ::testing::IsEmpty());
 }
 
 TEST_F(GpuTest, FusedOptimizersEqualTheCpus) {

@@ -18,6 +18,7 @@ import sys
 import time
 import unittest
 
+import pictures
 import support
 
 # What a machine of which nobody else wants anything keeps is 0.10; a test run shares its cores with whatever wakes up meanwhile.
@@ -203,7 +204,7 @@ class PlanTest(support.Folder):
         if limit_bytes:
             command = ["prlimit", f"--as={limit_bytes}", *command]
         scratch = self.folder / "scratch"
-        scratch.mkdir()
+        scratch.mkdir(exist_ok=True)
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200,
                               env=dict(os.environ, TMPDIR=str(scratch)))
         self.assertEqual(list(scratch.glob("lockstep-probe-*")), [])
@@ -219,6 +220,35 @@ class PlanTest(support.Folder):
         self.assertEqual([step["local_batch"] for step in report["first"]["steps"]], [4, 8])
         self.assertEqual(report["does_not_fit"], 65536)
         self.assertIn("65536 samples a rank do not fit", done.stdout)
+
+    def test_pictures_that_are_kept_cost_more_once(self):
+        picture = pictures.png(1000, 600, lambda x, y: (x % 256, y % 256, (x ^ y) % 256))
+        for split, count in (("train", 120), ("val", 20)):
+            for name in ("cat", "dog"):
+                folder = self.folder / "animals" / split / name
+                folder.mkdir(parents=True)
+                for i in range(count):
+                    (folder / f"{i}.png").write_bytes(picture)
+        out = self.folder / "probe.json"
+        for cache in ("auto", "never"):
+            file = self.config_file(
+                "cnn", data=f"{{kind: image_folder, path: {self.folder}/animals, image_size: 16, cache: {cache}}}",
+                training="{duration: 2ep, batch_size_per_rank: 8}")
+            done = self.probe(file, out)
+            self.assertEqual(done.returncode, 0, done.stdout)
+            report = json.loads(out.read_text())
+            self.assertEqual([step["local_batch"] for step in report["first"]["steps"]], [2, 4, 8])
+            self.assertGreater(report["sample_bytes"], 1000)
+            stage, step = report["first"], report["first"]["steps"][-1]["seconds"]
+            if cache == "auto":
+                # A picture takes milliseconds to decode, and a step of eight that are kept two or three.
+                self.assertGreater(8 * stage["first_read_seconds"], step)
+                self.assertGreater(stage["first_evaluation_seconds"], 2 * stage["evaluation_seconds"])
+                self.assertEqual(report["kept_bytes"], (240 + 40) * 16 * 16 * 3)
+            else:
+                self.assertEqual(stage["first_read_seconds"], 0)
+                self.assertEqual(stage["first_evaluation_seconds"], stage["evaluation_seconds"])
+                self.assertEqual(report["kept_bytes"], 0)
 
     def test_too_few_steps_are_refused_with_what_is_needed(self):
         done = self.probe(self.config_file("cnn"), self.folder / "probe.json", "--max-steps", "9")

@@ -82,21 +82,40 @@ TEST_F(PhaseClockTest, TheWaitForTheSlowestIsTakenOutOfTheReduceOfItsStep) {
 
 // A GPU's host waits for a step's kernels while the next step is open already: the wait of one step
 // lies in the other one's time.
-TEST_F(PhaseClockTest, TheWaitThatADeviceHadIsTakenOutOfTheTimeItWasWaitedFor) {
+TEST_F(PhaseClockTest, TheGpusOwnTimesTellWhatItWasWaitedFor) {
   PhaseClock clock(&board_, 1);
+  std::array<double, config::kPhaseCount> times{};
   clock.SetStep(0);
   clock.Enter(Phase::kDevice);
-  const double short_wait = Pass(2);
+  double waited = Pass(2);
   clock.Enter(Phase::kOther);
   clock.SetStep(1);
-  clock.Enter(Phase::kDevice);  // Step 0's kernels: it waited 20 ms of these for the slowest.
-  const double long_wait = Pass(30);
-  const double wall = clock.WallSeconds();
-  clock.SettleUntilNow(0.02);
+  clock.Enter(Phase::kDevice);  // Step 0's kernels: a tenth forward, half of it reducing.
+  waited += Pass(30);
+  times[static_cast<size_t>(Phase::kForward)] = 0.1;
+  times[static_cast<size_t>(Phase::kBackward)] = 0.4;
+  times[static_cast<size_t>(Phase::kAllreduceExposed)] = 0.5;
+  clock.TellDevice(0, times);
   clock.Enter(Phase::kOther);
-  EXPECT_NEAR(Get(clock.Seconds(), Phase::kStragglerWait), 0.02, 1e-9);
-  EXPECT_NEAR(Get(clock.Seconds(), Phase::kDevice), short_wait + long_wait - 0.02, 2 * kClose);
-  EXPECT_NEAR(clock.WallSeconds(), wall, kClose);
+  EXPECT_NEAR(OnBoard().unsettled_seconds, waited, 2 * kClose);
+
+  clock.SetStep(2);
+  clock.Enter(Phase::kDevice);  // Step 1's: nobody knows.
+  const double unknown = Pass(10);
+  clock.TellDevice(1, {});
+  clock.Enter(Phase::kOther);
+
+  const double wall = clock.WallSeconds();
+  clock.SettleReduce(0, 0.004);
+  EXPECT_NEAR(Get(clock.Seconds(), Phase::kStragglerWait), 0.004, 1e-9);
+  EXPECT_NEAR(Get(clock.Seconds(), Phase::kAllreduceExposed), waited * 0.5 - 0.004, 2 * kClose);
+  EXPECT_NEAR(Get(clock.Seconds(), Phase::kBackward), waited * 0.4, 2 * kClose);
+  EXPECT_NEAR(Get(clock.Seconds(), Phase::kForward), waited * 0.1, 2 * kClose);
+  clock.SettleReduce(1, 1000);  // What is not known to be a reduce is no wait for anybody.
+  EXPECT_NEAR(Get(clock.Seconds(), Phase::kStragglerWait), 0.004, 1e-9);
+  EXPECT_NEAR(Get(OnBoard().phase_seconds, Phase::kForward), waited * 0.1, 2 * kClose);
+  EXPECT_NEAR(Get(clock.Seconds(), Phase::kDevice), unknown, 2 * kClose);
+  EXPECT_NEAR(clock.WallSeconds(), wall, kClose) << "moved, not made";
   EXPECT_EQ(clock.phase(), Phase::kOther);
 }
 

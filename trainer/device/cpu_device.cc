@@ -19,6 +19,11 @@ class CpuDevice : public Device {
   void Record(EventHandle event, StreamHandle stream) override {}
   void StreamWait(StreamHandle stream, EventHandle event) override {}
   bool Done(EventHandle event) override { return true; }
+  EventHandle NewTimedEvent() override { return nullptr; }
+  void Stamp(EventHandle event) override {}
+  double SecondsBetween(EventHandle from, EventHandle to) override {
+    throw std::runtime_error("a CPU stamps no events");
+  }
   std::unique_ptr<StepGraph> Capture(const std::function<void()>& step) override {
     throw std::runtime_error("a CPU has no graphs");
   }

@@ -15,6 +15,8 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
 #include "trainer/device/device.h"
 
@@ -35,7 +37,7 @@ cudaEvent_t Event(EventHandle handle) {
 
 class CapturedGraph : public StepGraph {
  public:
-  explicit CapturedGraph(const std::function<void()>& step) {
+  explicit CapturedGraph(const std::function<void()>& step) : graph_(/*keep_graph=*/true) {
     // The default generator, which dropout draws from, is part of every graph: the seed that is set
     // before a replay is an input of it. Thread-local: other threads (loaders, the checkpoint
     // writer) may go on using the device.
@@ -52,11 +54,37 @@ class CapturedGraph : public StepGraph {
       throw;
     }
     graph_.capture_end();
+    FindStamps();
+    graph_.instantiate();
   }
   void Replay() override { graph_.replay(); }
+  void Restamp(EventHandle captured, EventHandle now) override {
+    const auto stamp = stamps_.find(Event(captured));
+    if (stamp == stamps_.end()) throw std::runtime_error("the graph has no such timed event");
+    Check(cudaGraphExecEventRecordNodeSetEvent(graph_.raw_cuda_graph_exec(), stamp->second,
+                                               Event(now)),
+          "changing a timed event of the graph");
+  }
 
  private:
+  // The nodes that record an event: streams that wait for each other leave none.
+  void FindStamps() {
+    size_t count = 0;
+    Check(cudaGraphGetNodes(graph_.raw_cuda_graph(), nullptr, &count), "reading the graph");
+    std::vector<cudaGraphNode_t> nodes(count);
+    Check(cudaGraphGetNodes(graph_.raw_cuda_graph(), nodes.data(), &count), "reading the graph");
+    for (const cudaGraphNode_t node : nodes) {
+      cudaGraphNodeType type{};
+      Check(cudaGraphNodeGetType(node, &type), "reading the graph");
+      if (type != cudaGraphNodeTypeEventRecord) continue;
+      cudaEvent_t event = nullptr;
+      Check(cudaGraphEventRecordNodeGetEvent(node, &event), "reading the graph");
+      stamps_[event] = node;
+    }
+  }
+
   at::cuda::CUDAGraph graph_;
+  std::unordered_map<cudaEvent_t, cudaGraphNode_t> stamps_;
 };
 
 class CudaDevice : public Device {
@@ -129,13 +157,7 @@ class CudaDevice : public Device {
   }
   StreamHandle SideStream() override { return side_; }
 
-  EventHandle NewEvent() override {
-    const std::lock_guard lock(mutex_);
-    cudaEvent_t event = nullptr;
-    Check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
-    events_.push_back(event);
-    return event;
-  }
+  EventHandle NewEvent() override { return MakeEvent(cudaEventDisableTiming); }
   void Record(EventHandle event, StreamHandle stream) override {
     Check(cudaEventRecord(Event(event), Stream(stream)), "recording an event");
   }
@@ -147,6 +169,24 @@ class CudaDevice : public Device {
     if (state == cudaErrorNotReady) return false;
     Check(state, "running the step's kernels");
     return true;
+  }
+
+  EventHandle NewTimedEvent() override { return MakeEvent(cudaEventDefault); }
+  void Stamp(EventHandle event) override {
+    const cudaStream_t stream = Stream(CurrentStream());
+    cudaStreamCaptureStatus capture{};
+    Check(cudaStreamIsCapturing(stream, &capture), "asking whether a step is captured");
+    // In a capture an event is an edge between streams, unless it is said to be for those outside.
+    const unsigned flags =
+        capture == cudaStreamCaptureStatusActive ? cudaEventRecordExternal : cudaEventRecordDefault;
+    Check(cudaEventRecordWithFlags(Event(event), stream, flags), "stamping an event");
+  }
+  double SecondsBetween(EventHandle from, EventHandle to) override {
+    float milliseconds = 0;
+    const cudaError_t state = cudaEventElapsedTime(&milliseconds, Event(from), Event(to));
+    if (state != cudaSuccess) (void)cudaGetLastError();  // Or the next kernel is blamed for it.
+    Check(state, "reading a GPU's times");
+    return milliseconds / 1e3;
   }
 
   std::unique_ptr<StepGraph> Capture(const std::function<void()>& step) override {
@@ -163,6 +203,14 @@ class CudaDevice : public Device {
   }
 
  private:
+  EventHandle MakeEvent(unsigned flags) {
+    const std::lock_guard lock(mutex_);
+    cudaEvent_t event = nullptr;
+    Check(cudaEventCreateWithFlags(&event, flags), "making an event");
+    events_.push_back(event);
+    return event;
+  }
+
   const int index_;
   cudaDeviceProp properties_{};
   std::optional<c10::cuda::CUDAStream> compute_;

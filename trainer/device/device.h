@@ -27,6 +27,9 @@ class StepGraph {
  public:
   virtual ~StepGraph() = default;
   virtual void Replay() = 0;  // Enqueues the whole step; does not wait.
+  /// From the next replay on `now` is stamped where `captured` was at the capture; both are timed
+  /// events. Throws std::runtime_error.
+  virtual void Restamp(EventHandle captured, EventHandle now) = 0;
 };
 
 class Device {
@@ -47,6 +50,12 @@ class Device {
   virtual void Record(EventHandle event, StreamHandle stream) = 0;
   virtual void StreamWait(StreamHandle stream, EventHandle event) = 0;
   virtual bool Done(EventHandle event) = 0;  // Never waits; an event never recorded is done.
+
+  // Timed events, which a GPU stamps with its time when it comes to them; not on the CPU. They may
+  // be stamped while a step is captured: each replay stamps them then. Throw std::runtime_error.
+  virtual EventHandle NewTimedEvent() = 0;
+  virtual void Stamp(EventHandle event) = 0;                            // On CurrentStream().
+  virtual double SecondsBetween(EventHandle from, EventHandle to) = 0;  // The GPU has passed both.
 
   /// Runs `step` in capture mode: its kernels are recorded, not run, and nothing in it may wait for
   /// the device. Throws std::runtime_error with the reason when it cannot be captured; the device

@@ -1,10 +1,13 @@
 #include "trainer/probe/measure.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <future>
 #include <string>
+#include <vector>
 
 #include "trainer/data/input_file.h"
 #include "trainer/monotonic.h"
@@ -155,6 +158,23 @@ SampleBytes ReadSamples(const Dataset& dataset) {
   bytes.first = read_all();
   bytes.again = read_all();
   return bytes;
+}
+
+void ReadAhead(const Dataset& dataset, const config::AugmentConfig& augment, int threads) {
+  std::atomic<int64_t> next = 0;
+  const auto read = [&] {
+    Sample sample;
+    for (int64_t i = next++; i < dataset.size(); i = next++) {
+      if (augment.resized_crop > 0) {
+        dataset.ReadWhole(i, {}, sample);
+      } else {
+        dataset.Read(i, sample);
+      }
+    }
+  };
+  std::vector<std::future<void>> readers;
+  for (int i = 0; i < threads; ++i) readers.push_back(std::async(std::launch::async, read));
+  for (std::future<void>& reader : readers) reader.get();
 }
 
 int64_t PeakHostBytes() {

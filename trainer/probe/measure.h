@@ -54,6 +54,8 @@ struct SampleBytes {
 };
 /// Of a few samples, spread over `dataset`. Throws what reading it throws.
 SampleBytes ReadSamples(const Dataset& dataset);
+/// All of it, as training with `augment` does; who keeps pictures has them then. Throws as above.
+void ReadAhead(const Dataset& dataset, const config::AugmentConfig& augment, int threads);
 
 /// Most that this process has held in memory so far (VmHWM).
 int64_t PeakHostBytes();

@@ -2,7 +2,6 @@
 
 #include <c10/core/CachingDeviceAllocator.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -21,6 +20,7 @@
 #include "trainer/failure.h"
 #include "trainer/features/feature_cache.h"
 #include "trainer/host_memory.h"
+#include "trainer/probe/arguments.h"
 #include "trainer/probe/measure.h"
 #include "trainer/probe/sampled_dataset.h"
 #include "trainer/probe/scratch.h"
@@ -37,14 +37,6 @@ using config::ProbeReport;
 using config::RunConfig;
 using config::TrainerExit;
 
-struct Arguments {
-  std::string config_file;
-  std::vector<std::string> set;
-  std::string out;
-  std::vector<int64_t> batches;  // Empty = around the run's own.
-  int64_t max_steps = 0;         // 0 = kUsualSteps, or what the batch sizes take at least.
-};
-
 constexpr int64_t kUsualSteps = 60;
 
 // A step graph needs three steps before it is captured (trainer/step/step_runner.cc), autotuners
@@ -59,34 +51,6 @@ constexpr int64_t kLeastEvaluated = 32;
 // A step that changes nothing takes as long as one that does.
 constexpr double kHardlyLearning = 1e-12;
 constexpr int64_t kCheckpointCopies = 4;  // Of the weights: with moments and slack, at most.
-
-int ParseArguments(int argc, char** argv, Arguments& arguments, bool& finished) {
-  CLI::App app{
-      "Measures what a run would take: time of a step at several batch sizes, of an all-reduce, an "
-      "evaluation and a checkpoint, and memory.\nStart it with mpirun: mpirun -np 2 "
-      "lockstep-trainer probe run.yaml --out probe.json",
-      "lockstep-trainer probe"};
-  app.add_option("config", arguments.config_file, "The run's YAML file")->required();
-  app.add_option("--set", arguments.set, "Override one setting: --set training.precision=bf16")
-      ->allow_extra_args(false);
-  app.add_option("--out", arguments.out, "Write the measurements to this file, as JSON")
-      ->required();
-  app.add_option("--batches", arguments.batches,
-                 "Samples per rank to try; default: the run's and less")
-      ->delimiter(',')
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
-  app.add_option("--max-steps", arguments.max_steps,
-                 "Make at most so many steps in all (default: 60, or what the sizes take at least)")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
-  finished = true;
-  try {
-    app.parse(argc - 1, argv + 1);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : static_cast<int>(TrainerExit::kBadConfig);
-  }
-  finished = false;
-  return 0;
-}
 
 // The report's way to its file: rank 0 writes, after each thing learnt.
 class ReportFile {
@@ -117,7 +81,7 @@ struct Series {
 
 class Probe {
  public:
-  Probe(const Arguments& arguments, const World& world, ReportFile& report)
+  Probe(const ProbeArguments& arguments, const World& world, ReportFile& report)
       : arguments_(arguments), world_(world), report_(report), scratch_(world) {}
 
   void Run();
@@ -129,16 +93,22 @@ class Probe {
   std::vector<int64_t> Batches() const;
   RunConfig ConfigOf(const Series& series) const;
   bool KeepsResident() const;
-  int64_t SampleSize(int64_t steps, int64_t largest_batch) const;
+  bool TrainsOnFeatures() const;
+  int64_t WarmSteps() const {
+    return std::max<int64_t>(kLeastWarmSteps, config_.data.prefetch_batches + 1);
+  }
+  int64_t NewPictures(int64_t steps, int64_t batch) const;
   int64_t EvaluatedSamples(const Series& series) const;
   void MeasureReading();
+  void TakeSample(int64_t steps, int64_t batch);
+  void TimeNewPictures(int64_t steps, config::ProbedStage& stage);
   void RunStage(config::ProbedStage& stage);
   void RunSeries(const Series& series, config::ProbedStage& stage);
-  static void ReadEnd(const StepTimes& times, const std::filesystem::path& directory,
-                      config::ProbedStage& stage);
+  void ReadEnd(const StepTimes& times, const std::filesystem::path& directory,
+               config::ProbedStage& stage) const;
   int64_t PeakBytes() const;
 
-  const Arguments& arguments_;
+  const ProbeArguments& arguments_;
   const World& world_;
   ReportFile& report_;
   const Scratch scratch_;
@@ -149,6 +119,7 @@ class Probe {
   std::unique_ptr<Device> device_;
   std::unique_ptr<Communicator> communicator_;
   int64_t free_bytes_ = 0;  // Of the GPU, before the first step.
+  bool keeps_pictures_ = false;
   int64_t stages_ = 1;
   int directories_ = 0;
 };
@@ -181,7 +152,10 @@ RunConfig Probe::ConfigOf(const Series& series) const {
   config.training.log_every_steps = series.steps;
   config.checkpoint.every = {};
   if (series.last) {
-    config.checkpoint.every = config::Duration::Steps(static_cast<double>(series.steps - 1));
+    const auto before_last = config::Duration::Steps(static_cast<double>(series.steps - 1));
+    config.checkpoint.every = before_last;
+    // The one at the end finds its pictures kept, as all later ones do.
+    if (keeps_pictures_) config.training.eval_every = before_last;
   }
   config.optimizer.learning_rate = kHardlyLearning;
   config.schedule = {};
@@ -201,22 +175,57 @@ bool Probe::KeepsResident() const {
   return device_->is_gpu() && ResidentSet::BytesOf(*data_.train) <= free_bytes_ / 4;
 }
 
-// What the ledger will count as read from the data set.
+// What the ledger will count as read from the data set, and whether decoded pictures are kept.
 void Probe::MeasureReading() {
   const std::vector<int64_t> opened = world_.AllGather(InputBytes());
   report_->opened_bytes = std::accumulate(opened.begin(), opened.end(), int64_t{0});
-  if (!root()) return;
-  const SampleBytes bytes = ReadSamples(*data_.train);
-  report_->sample_bytes = bytes.first;
-  report_->sample_bytes_again = KeepsResident() ? 0 : bytes.again;
+  if (root()) {
+    const SampleBytes bytes = ReadSamples(*data_.train);
+    report_->sample_bytes = bytes.first;
+    report_->sample_bytes_again = KeepsResident() ? 0 : bytes.again;
+    keeps_pictures_ = !KeepsResident() && bytes.first > 0 && bytes.again == 0;
+  }
+  keeps_pictures_ = world_.BroadcastText(keeps_pictures_ ? "1" : "0", 0) == "1";
+  if (keeps_pictures_ && !device_->is_gpu() &&
+      config_.data.cache != config::PictureCacheKind::kDisk) {
+    const Dataset& data = *data_.train;
+    report_->kept_bytes = (data.size() + data_.eval->size() / world_.size()) * data.width() *
+                          data.height() * data.channels();
+  }
 }
 
-// Enough that no picture is read twice where the data have as many; few where each would go through
-// a frozen trunk first.
-int64_t Probe::SampleSize(int64_t steps, int64_t largest_batch) const {
-  const bool features = config_.model.freeze != "none" && WhyNoFeatures(config_).empty();
-  const int64_t batch = largest_batch * world_.size();
-  return features ? 2 * batch : (steps + config_.data.prefetch_batches + 1) * batch;
+bool Probe::TrainsOnFeatures() const {
+  return config_.model.freeze != "none" && WhyNoFeatures(config_).empty();
+}
+
+// Enough that no picture is read twice where the data have as many.
+int64_t Probe::NewPictures(int64_t steps, int64_t batch) const {
+  return (steps + config_.data.prefetch_batches + 1) * batch * world_.size();
+}
+
+// What the steps are timed with. Few where each would go through a frozen trunk first; few where
+// pictures are kept, and read beforehand, since most steps of the run find theirs.
+void Probe::TakeSample(int64_t steps, int64_t batch) {
+  const bool few = TrainsOnFeatures() || keeps_pictures_;
+  train_ = std::make_unique<SampledDataset>(
+      *data_.train, few ? 2 * batch * world_.size() : NewPictures(steps, batch));
+  if (keeps_pictures_ && !TrainsOnFeatures()) {
+    ReadAhead(*train_, config_.data.augment, std::max(1, config_.data.prefetch_threads));
+  }
+}
+
+// How much longer a step takes whose pictures are new. Not told of a data set that has too few.
+void Probe::TimeNewPictures(int64_t steps, config::ProbedStage& stage) {
+  const int64_t batch = stage.steps.back().local_batch;
+  // Some of them were read beforehand.
+  const double new_share = 1 - static_cast<double>(train_->size()) / data_.train->size();
+  while (steps > 0 && NewPictures(steps, batch) > data_.train->size()) --steps;
+  if (steps < WarmSteps() + kFewestTimed + kLastSteps) return;
+  train_ = std::make_unique<SampledDataset>(*data_.train, NewPictures(steps, batch));
+  config::ProbedStage first;
+  RunSeries({batch, WarmSteps(), steps, /*last=*/false}, first);
+  const double more = first.steps.back().seconds - stage.steps.back().seconds;
+  stage.first_read_seconds = std::max(0.0, more) / new_share / static_cast<double>(batch);
 }
 
 int64_t Probe::EvaluatedSamples(const Series& series) const {
@@ -284,7 +293,7 @@ void Probe::RunSeries(const Series& series, config::ProbedStage& stage) {
 
 // What came behind the steps: result.json has the phases of all, `times` those until the last step.
 void Probe::ReadEnd(const StepTimes& times, const std::filesystem::path& directory,
-                    config::ProbedStage& stage) {
+                    config::ProbedStage& stage) const {
   const config::RunDirectory run(directory);
   const auto text = config::ReadFile(run.result());
   if (!text.ok()) throw CheckpointFailed(std::string(text.status().message()));
@@ -293,6 +302,8 @@ void Probe::ReadEnd(const StepTimes& times, const std::filesystem::path& directo
     return phases.at(config::PhaseName(phase)).get<double>() - times.UntilLast(phase);
   };
   stage.evaluation_seconds = since_last_step(Phase::kEval);
+  stage.first_evaluation_seconds =
+      keeps_pictures_ ? times.BetweenLast(Phase::kEval) : stage.evaluation_seconds;
   stage.checkpoint_stall_seconds = times.BetweenLast(Phase::kCheckpointStall);
   stage.checkpoint_write_seconds = since_last_step(Phase::kCheckpointStall);
   int64_t bytes = 0;
@@ -308,8 +319,9 @@ void Probe::ReadEnd(const StepTimes& times, const std::filesystem::path& directo
 
 void Probe::RunStage(config::ProbedStage& stage) {
   const std::vector<int64_t> batches = Batches();
-  const int64_t warm = std::max<int64_t>(kLeastWarmSteps, config_.data.prefetch_batches + 1);
-  const auto series = static_cast<int64_t>(batches.size());
+  const int64_t warm = WarmSteps();
+  const bool new_pictures = keeps_pictures_ && !TrainsOnFeatures();
+  const auto series = static_cast<int64_t>(batches.size()) + (new_pictures ? 1 : 0);
   const int64_t least = warm + kFewestTimed + kLastSteps;
   const int64_t least_in_all = least * series * stages_;
   const int64_t in_all =
@@ -321,10 +333,9 @@ void Probe::RunStage(config::ProbedStage& stage) {
                                least, " steps each, ", least_in_all, " in all")};
   }
   const int64_t each = in_all / (series * stages_);
-  train_ = std::make_unique<SampledDataset>(*data_.train, SampleSize(each, batches.back()));
-  for (int64_t i = 0; i < series; ++i) {
-    const auto index = static_cast<size_t>(i);
-    bool last = i + 1 == series;
+  TakeSample(each, batches.back());
+  for (const int64_t batch : batches) {
+    bool last = batch == batches.back();
     if (last && root()) {
       std::error_code error;
       const auto space = std::filesystem::space(scratch_.path(), error);
@@ -334,8 +345,9 @@ void Probe::RunStage(config::ProbedStage& stage) {
       if (!last) Say("no room in the temporary folder to time a checkpoint and an evaluation");
     }
     last = world_.BroadcastText(last ? "1" : "0", 0) == "1";
-    RunSeries({batches[index], warm, each, last}, stage);
+    RunSeries({batch, warm, each, last}, stage);
   }
+  if (new_pictures) TimeNewPictures(each, stage);
 }
 
 void Probe::Run() {
@@ -405,7 +417,7 @@ bool IsProbe(const std::string& word) {
 }
 
 int ProbeMain(int argc, char** argv) {
-  Arguments arguments;
+  ProbeArguments arguments;
   bool finished = false;
   if (const int code = ParseArguments(argc, argv, arguments, finished); finished) return code;
   CatchSignals();

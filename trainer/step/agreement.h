@@ -38,11 +38,11 @@ struct StepSummary {
   bool Has(Vote vote) const { return votes[static_cast<int>(vote)]; }
 };
 
-// What the arena's reduction gave, on its device. The two scalars may be missing.
+// What the arena's reduction gave, on its device. The two scalars, 0-dim float32, may be missing.
 struct Reduced {
-  at::Tensor vector;           // float32 [VectorSize]
-  at::Tensor found_nonfinite;  // float32, 0-dim: a gradient can be NaN where every loss is finite.
-  at::Tensor gradient_norm;    // float32, 0-dim.
+  at::Tensor vector;             // float32 [VectorSize]
+  at::Tensor found_nonfinite{};  // A gradient can be NaN where every loss is finite.
+  at::Tensor gradient_norm{};
 };
 
 class Agreement {
@@ -56,7 +56,7 @@ class Agreement {
   void Cast(Vote vote) noexcept;
 
   /// The host's part of a step, before its kernels: this rank's votes, its samples, and how long it
-  /// took to get from the end of one reduce to the next (of the step before, the newest known).
+  /// took to get from the end of one reduce to the next (of an earlier step, the newest known).
   void Prepare(int64_t samples, double arrival_seconds);
 
   /// The device's part: writes what Prepare() said and this rank's sums (0-dim, over its samples)
@@ -66,9 +66,6 @@ class Agreement {
   /// Takes what was reduced in `step` away (a copy that does not wait) and returns the summary of
   /// the step before it, for which it may wait.
   StepSummary Exchange(const Reduced& reduced, int64_t step);
-
-  /// Is the device still at the step of the last Exchange()? Never waits.
-  bool Running() { return newest_step_ >= 0 && !device_.Done(turns_[newest_].read); }
 
   /// Waits for the newest copy and returns its summary; the next Exchange() then returns step -1.
   /// For evaluation, checkpoint and the end.

@@ -12,19 +12,25 @@ constexpr int kWarmSteps = 3;
 
 }  // namespace
 
-StepRunner::StepRunner(Device& device, config::Use graph,
+StepRunner::StepRunner(Device& device, StepTimer& timer, config::Use graph,
                        std::function<void(const std::string&)> say)
     : device_(device),
+      timer_(timer),
       may_graph_(device.is_gpu() && graph != config::Use::kNever),
       try_graph_(may_graph_),
       insist_(graph == config::Use::kAlways),
       say_(std::move(say)) {}
 
 void StepRunner::Run(const std::function<void()>& step) {
+  const auto timed_step = [&] {
+    step();
+    timer_.Mark(config::Phase::kOther);
+  };
   if (graph_ == nullptr && try_graph_ && warm_steps_++ >= kWarmSteps) {
     try_graph_ = false;
+    timer_.BeginCapture();
     try {
-      graph_ = device_.Capture(step);
+      graph_ = device_.Capture(timed_step);
       say_("each step runs as one CUDA graph");
     } catch (const std::runtime_error& error) {
       if (insist_) {
@@ -35,11 +41,12 @@ void StepRunner::Run(const std::function<void()>& step) {
       say_(std::string("each step runs kernel by kernel; it cannot be captured as a CUDA graph: ") +
            error.what());
     }
+    timer_.EndCapture();
   }
   if (graph_ != nullptr) {
-    graph_->Replay();
+    timer_.Replay(*graph_);
   } else {
-    step();
+    timed_step();
   }
 }
 

@@ -11,13 +11,15 @@
 
 #include "config/run_config.h"
 #include "trainer/device/device.h"
+#include "trainer/step/step_timer.h"
 
 namespace lockstep::trainer {
 
 class StepRunner {
  public:
   /// `say` is told once how the steps run, where there is something to tell.
-  StepRunner(Device& device, config::Use graph, std::function<void(const std::string&)> say);
+  StepRunner(Device& device, StepTimer& timer, config::Use graph,
+             std::function<void(const std::string&)> say);
 
   /// Throws std::runtime_error when a graph must be used and the step cannot be captured.
   void Run(const std::function<void()>& step);
@@ -27,6 +29,7 @@ class StepRunner {
 
  private:
   Device& device_;
+  StepTimer& timer_;
   const bool may_graph_;
   bool try_graph_;
   const bool insist_;

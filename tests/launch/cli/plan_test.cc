@@ -38,12 +38,13 @@ done
 write() {  # attempting, does_not_fit
   {
     stage="\"reduced_bytes\": 1000000, \"evaluated_samples\": 0, \"evaluation_seconds\": 0,
+      \"first_read_seconds\": 0, \"first_evaluation_seconds\": 0,
       \"checkpoint_bytes\": 1000000000, \"checkpoint_stall_seconds\": 0,
       \"checkpoint_write_seconds\": 0"
-    echo '{"format": 2, "threads_per_rank": 1, "device": "cpu", "gpu": false, "train_samples": 1000,'
+    echo '{"format": 3, "threads_per_rank": 1, "device": "cpu", "gpu": false, "train_samples": 1000,'
     echo ' "eval_samples": 0, "micro_batch_size": 0, "available_bytes": 99000000000,'
     echo ' "startup_seconds": 0, "cached_samples": 0, "cache_seconds": 0, "opened_bytes": 0,'
-    echo ' "sample_bytes": 0, "sample_bytes_again": 0,'
+    echo ' "sample_bytes": 0, "sample_bytes_again": 0, "kept_bytes": 0,'
     echo " \"does_not_fit_why\": \"\", \"attempting\": $1, \"does_not_fit\": $2, \"ranks\": $NP,"
     echo ' "all_reduces": [{"bytes": 1000, "seconds": 1e-5}, {"bytes": 1000000, "seconds": 1e-3}],'
     echo "\"first\": {\"steps\": [$steps], $stage}, \"unfrozen\": {\"steps\": [], $stage}}"

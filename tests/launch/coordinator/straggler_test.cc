@@ -116,6 +116,14 @@ TEST(StragglerTest, AThrottledGpuIsNamedWithItsReason) {
                                     "others' in 0 %"));
 }
 
+TEST(StragglerTest, AGpuThatComputesSlowerIsNotTakenForAProcessWithoutACpu) {
+  StragglerWindow window = Late(Even(4, true), 2, 0.8, 60, Phase::kBackward);
+  for (RankWindow& rank : window.ranks) rank.cpu_seconds = 30;  // To launch kernels, all alike.
+  const Straggler straggler = FindStraggler(window);
+  EXPECT_EQ(straggler.rank, 2);
+  EXPECT_EQ(straggler.cause, StragglerCause::kCompute) << straggler.text;
+}
+
 TEST(StragglerTest, GpusThatAreAllAtTheirPowerLimitExplainNothing) {
   StragglerWindow window = Late(Even(4, true), 2, 0.8, 30, Phase::kDevice);
   for (RankWindow& rank : window.ranks) rank.gpu->throttle_seconds["power"] = 70;

@@ -208,9 +208,60 @@ TEST(PlannerTest, PicturesThatAreKeptAreReadOnceByEachRank) {
   request.probes[0].sample_bytes = 10;
   request.config.training.duration = Duration::Epochs(30);
   request.probes[0].eval_samples = 0;
-  EXPECT_NEAR(OnlyRow(request).moved.dataset, 2 * 1000 * 10, 1e-6);
+  EXPECT_NEAR(OnlyRow(request).moved.dataset, 2 * 1000 * 10, 1e-3);
   request.config.data.cache = config::PictureCacheKind::kDisk;  // Which the ranks share.
   EXPECT_NEAR(OnlyRow(request).moved.dataset, 1000 * 10, 1e-6);
+}
+
+TEST(PlannerTest, PicturesThatAreKeptTakeLongerOnceByEachRank) {
+  PlanRequest request = Request();
+  request.ranks = {2};
+  request.probes = {Probe(2, 1e-3, 10e-3, {6, 12, 25})};
+  ProbeReport& probe = request.probes[0];
+  request.config.training.duration = Duration::Epochs(2);
+  probe.first.evaluated_samples = 50;
+  probe.first.evaluation_seconds = 0.1;  // 0.2 s all of them,
+  const double before = OnlyRow(request).run.seconds;
+  probe.first.first_evaluation_seconds = 0.4;  // and 0.8 s the first time.
+  EXPECT_NEAR(OnlyRow(request).run.seconds, before + 0.6, 1e-9);
+  probe.first.first_evaluation_seconds = 0;
+  probe.first.first_read_seconds = 2e-3;
+  // Of 1,000 pictures each rank has met half after one epoch, and three quarters after two.
+  EXPECT_NEAR(OnlyRow(request).run.seconds, before + 750 * 2e-3, 1e-9);
+  EXPECT_NEAR(OnlyRow(request).epoch.seconds, 20 * 0.035, 1e-9) << "one of the later ones";
+  request.config.data.cache = config::PictureCacheKind::kDisk;
+  EXPECT_NEAR(OnlyRow(request).run.seconds, before + 500 * 2e-3, 1e-9);
+}
+
+TEST(PlannerTest, ARunOfGivenLengthComesLessFarForItsNewPictures) {
+  PlanRequest request = Request();
+  request.config.training.duration = Duration::Seconds(60);
+  EXPECT_NEAR(OnlyRow(request).steps, 60 / 0.060, 1e-6);
+  request.probes[0].first.first_read_seconds = 6e-3;  // 1,000 of them.
+  EXPECT_NEAR(OnlyRow(request).steps, 54 / 0.060, 1e-4);
+  request.config.training.duration = Duration::Seconds(3.6);  // Half an epoch of new ones.
+  EXPECT_NEAR(OnlyRow(request).steps, 3.6 / (0.060 + 50 * 6e-3), 1e-4);
+}
+
+TEST(PlannerTest, FeaturesLeaveThePicturesNewUntilTheTrunkTrains) {
+  PlanRequest request = Request();
+  request.config.training.duration = Duration::Epochs(10);
+  ProbeReport& probe = request.probes[0];
+  probe.cached_samples = 110;
+  probe.unfrozen = probe.first;
+  probe.unfrozen.first_read_seconds = 5e-3;
+  const double before = OnlyRow(request).run.seconds;
+  request.config.model.unfreeze_after = Duration::Epochs(8);
+  EXPECT_NEAR(OnlyRow(request).run.seconds, before + 1000 * 5e-3, 1e-9);
+}
+
+TEST(PlannerTest, PicturesThatWillBeKeptTakeMemory) {
+  PlanRequest request = Request();
+  const int64_t before = OnlyRow(request).memory_bytes;
+  request.probes[0].kept_bytes = 300'000'000;
+  EXPECT_EQ(OnlyRow(request).memory_bytes, before + 300'000'000);
+  request.probes[0].kept_bytes = int64_t{1} << 30;
+  EXPECT_FALSE(OnlyRow(request).fits);
 }
 
 TEST(PlannerTest, WithoutPricesThereIsNoMoney) {

@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <mutex>
 #include <set>
 #include <thread>
 
 #include "trainer/comm/threads.h"
 #include "trainer/data/input_file.h"
+#include "trainer/pictures/picture.h"
 
 namespace lockstep::trainer {
 namespace {
@@ -70,14 +72,24 @@ class Files final : public Dataset {
   std::string Fingerprint() const override { return "files"; }
   const Preprocessing& preprocessing() const override { std::abort(); }
   void Read(int64_t index, Sample&) const override {
+    const std::lock_guard lock(mutex_);
     if (seen_.insert(index).second || !keeps_) CountInputBytes(100);
   }
+  void ReadWhole(int64_t index, const PartOf&, Sample&) const override {
+    if (index == 6) throw DataError("bad");
+    const std::lock_guard lock(mutex_);
+    whole_.insert(index);
+  }
+  size_t read() const { return seen_.size(); }
+  size_t read_whole() const { return whole_.size(); }
 
  private:
   const int64_t size_;
   const bool keeps_;
   const std::vector<std::string> classes_ = {"picture"};
+  mutable std::mutex mutex_;
   mutable std::set<int64_t> seen_;
+  mutable std::set<int64_t> whole_;
 };
 
 TEST(MeasureTest, BytesOfASampleAreThoseOfItsFileAndNoneWhereItIsKept) {
@@ -87,6 +99,16 @@ TEST(MeasureTest, BytesOfASampleAreThoseOfItsFileAndNoneWhereItIsKept) {
   const SampleBytes kept = ReadSamples(Files(3, /*keeps=*/true));
   EXPECT_EQ(kept.first, 100);
   EXPECT_EQ(kept.again, 0);
+}
+
+TEST(MeasureTest, PicturesAreReadAheadAsTrainingReadsThem) {
+  const Files files(6, /*keeps=*/true);
+  ReadAhead(files, {}, 3);
+  EXPECT_EQ(files.read(), 6u);
+  EXPECT_EQ(files.read_whole(), 0u);
+  ReadAhead(files, {.resized_crop = 0.5}, 3);
+  EXPECT_EQ(files.read_whole(), 6u);
+  EXPECT_THROW(ReadAhead(Files(7, true), {.resized_crop = 0.5}, 3), DataError);
 }
 
 TEST(MeasureTest, MemoryOfThisProcessAndHostIsRead) {

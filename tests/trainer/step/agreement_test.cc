@@ -10,7 +10,6 @@
 #include <limits>
 
 #include "tests/trainer/comm/run_ranks.h"
-#include "tests/trainer/comm/stand_in/fake_gpu.h"
 
 namespace lockstep::trainer {
 namespace {
@@ -62,32 +61,6 @@ TEST(AgreementTest, OfRanksThatComeTogetherNoneIsTheSlowest) {
     Step(agreement, c, 0, {.arrival = 0});
     EXPECT_EQ(Step(agreement, c, 1, {.arrival = c.rank() * 0.5}).slowest_rank, -1);
     EXPECT_EQ(Step(agreement, c, 2, {}).slowest_rank, 1);
-  });
-}
-
-// A GPU that works on what it was given last.
-class BusyGpu : public FakeGpu {
- public:
-  BusyGpu() : FakeGpu("GPU-0") {}
-  bool Done(EventHandle) override { return !busy; }
-  bool busy = false;
-};
-
-TEST(AgreementTest, KnowsWhetherTheDeviceIsStillAtTheNewestStep) {
-  RunRanks(1, [](Communicator& c) {
-    BusyGpu gpu;
-    Agreement agreement(c, gpu);
-    gpu.busy = true;
-    EXPECT_FALSE(agreement.Running()) << "there was no step yet";
-    gpu.busy = false;
-    Step(agreement, c, 0, {});
-    gpu.busy = true;
-    EXPECT_TRUE(agreement.Running());
-    gpu.busy = false;
-    EXPECT_FALSE(agreement.Running());
-    agreement.Drain();
-    gpu.busy = true;
-    EXPECT_FALSE(agreement.Running()) << "it has been waited for";
   });
 }
 

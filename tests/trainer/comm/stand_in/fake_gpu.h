@@ -65,6 +65,12 @@ class FakeGpu : public Device {
     return event->done == event->recorded;
   }
 
+  EventHandle NewTimedEvent() override { throw std::runtime_error("a stand-in has no times"); }
+  void Stamp(EventHandle event) override { NewTimedEvent(); }
+  double SecondsBetween(EventHandle from, EventHandle to) override {
+    throw std::runtime_error("a stand-in has no times");
+  }
+
   std::unique_ptr<StepGraph> Capture(const std::function<void()>& step) override {
     throw std::runtime_error("a stand-in has no graphs");
   }
