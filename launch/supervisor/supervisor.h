@@ -164,6 +164,7 @@ class Supervisor {
   struct Meters {
     int attempt = 0;
     std::vector<std::optional<double>> joules;
+    std::vector<std::string> gpus;  // That were among them; a rank may tell of its GPU later.
   };
   struct Waiter {
     AnswerCallback done;

@@ -167,8 +167,10 @@ void Supervisor::NoteMeters(const Run& run, const metrics::DeviceReadings& readi
   Meters& meters = meters_[run.spec.id];
   meters.attempt = run.attempt;
   meters.joules.clear();
+  meters.gpus.clear();
   for (int rank = 0; rank < run.spec.ranks; ++rank) {
     meters.joules.push_back(MeterOf(run, static_cast<size_t>(rank), readings));
+    meters.gpus.push_back(GpuOf(run, static_cast<size_t>(rank)));
   }
 }
 
@@ -195,7 +197,7 @@ std::vector<metrics::RankUsage> Supervisor::UsageOf(const Run& run,
     }
     if (!meters.joules[rank]) {
       // Nobody meters it now.
-    } else if (before.attempt == run.attempt && before.joules[rank]) {
+    } else if (before.attempt == run.attempt && before.joules[rank] && before.gpus[rank] == gpu) {
       usage.joules = std::max(0.0, *meters.joules[rank] - *before.joules[rank]);
     } else if (now.monotonic - run.account.state().interval_began < kFreshSeconds) {
       usage.joules = 0;  // It has only begun: metered from here on.

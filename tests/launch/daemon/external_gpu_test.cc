@@ -30,6 +30,7 @@ class ExternalGpuTest : public ServiceTest {
       const auto now = std::chrono::steady_clock::now();
       const double seconds = std::chrono::duration<double>(now - began_).count();
       readings.cpu_energy_joules = kHostCpuWatts * seconds;
+      for (metrics::GpuReading& gpu : readings.gpus) gpu.energy_joules += kUsedBefore;
       return readings;
     };
     // For one rank a second.
@@ -71,6 +72,7 @@ class ExternalGpuTest : public ServiceTest {
   }
 
   static constexpr double kHostCpuWatts = 400;
+  static constexpr double kUsedBefore = 1e9;  // Joules of each GPU, since the daemon started.
   const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
   metrics::Scenario scenario_;
   std::unique_ptr<metrics::DeviceMonitor> monitor_;
@@ -139,9 +141,11 @@ TEST_F(ExternalGpuTest, ARunOfTheDaemonOnSlotsThatAreNoGpusHasTheGpusItsRanksTol
   AddDevice(hello, "", "");
   FakeRank rank(channel_, hello, &launcher_);
   ASSERT_TRUE(rank.AwaitWelcome());
-  AwaitRun(id, [](const v1::Run& seen) {
-    return seen.devices_size() == 2 && seen.devices(0) == "NVIDIA A100" && seen.devices(1) == "cpu";
+  const v1::Run run = AwaitRun(id, [](const v1::Run& seen) {
+    return seen.spending().watts() > 1000 && seen.devices_size() == 2 &&
+           seen.devices(0) == "NVIDIA A100" && seen.devices(1) == "cpu";
   });
+  EXPECT_LT(run.spending().energy_joules(), kUsedBefore / 100) << "from when it was known on";
 }
 
 }  // namespace
