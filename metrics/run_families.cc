@@ -138,7 +138,10 @@ void AddLearning(FamilyBuilder& out, const Snapshot& snapshot) {
   PerRunIf(out, snapshot, stepped, [](const RunSample& run) { return run.learning_rate; });
   out.Gauge("run_gradient_norm", "Global L2 norm of the newest step's gradient, before clipping.");
   PerRunIf(out, snapshot, stepped, [](const RunSample& run) { return run.gradient_norm; });
-  out.Counter("run_nonfinite_steps_total", "Steps whose loss or gradient was NaN or infinite.");
+  out.Counter(
+      "run_nonfinite_steps_total",
+      "Steps whose loss or gradient was NaN or infinite, without the overflows by which fp16 "
+      "finds its loss scale.");
   PerRun(out, snapshot,
          [](const RunSample& run) { return static_cast<double>(run.nonfinite_steps); });
 }

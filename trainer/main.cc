@@ -150,8 +150,11 @@ std::unique_ptr<Claim> ClaimDirectory(const RunDirectory& directory, const Argum
 
 std::unique_ptr<CoordinatorLink> MakeLink(const Arguments& arguments, const World& world,
                                           const RunDirectory& directory, int attempt,
-                                          const RunConfig& config) {
+                                          const RunConfig& config, const Device& device) {
   const std::vector<int64_t> pids = world.AllGather(getpid());
+  const std::vector<std::string> hosts = world.GatherTexts(world.host());
+  const std::vector<std::string> names = world.GatherTexts(device.Name());
+  const std::vector<std::string> uuids = world.GatherTexts(device.Uuid());
   if (world.rank() != 0 || arguments.no_coordinator) return nullptr;
   LinkOptions options;
   options.socket = arguments.coordinator;
@@ -166,7 +169,10 @@ std::unique_ptr<CoordinatorLink> MakeLink(const Arguments& arguments, const Worl
   options.run_dir = std::filesystem::absolute(directory.root()).string();
   options.world_size = world.size();
   options.pids = pids;
-  options.hosts.assign(static_cast<size_t>(world.size()), world.host());
+  options.hosts = hosts;
+  for (size_t rank = 0; rank < names.size(); ++rank) {
+    options.devices.push_back({names[rank], uuids[rank]});
+  }
   options.config_yaml = config::ToYaml(config);
   options.mpirun_pid = world.size() > 1 ? getppid() : 0;
   return std::make_unique<CoordinatorLink>(std::move(options));
@@ -270,7 +276,7 @@ int RunRank(const Arguments& arguments, const World& world, Ending& ending) {
     std::fflush(stdout);
   }
   const std::unique_ptr<CoordinatorLink> link =
-      MakeLink(arguments, world, directory, attempt, config);
+      MakeLink(arguments, world, directory, attempt, config, *device);
   ending.link = link.get();
 
   TrainSetup setup{config, *data.train, *data.eval, directory, attempt, *device, *communicator};

@@ -103,7 +103,11 @@ const char* StateName(config::TrainerExit exit) {
 
 Report::Report(const config::RunDirectory& directory, const PhaseClock& clock,
                CoordinatorLink* link, ReportOptions options)
-    : directory_(directory), clock_(clock), link_(link), options_(options) {
+    : directory_(directory),
+      clock_(clock),
+      link_(link),
+      options_(options),
+      overflows_(options.loss_scale) {
   progress_.total_steps = options_.total_steps;
   progress_.ranks.resize(static_cast<size_t>(options_.world_size));
   for (int rank = 0; rank < options_.world_size; ++rank) {
@@ -178,7 +182,7 @@ void Report::Step(const StepSummary& summary, double learning_rate) {
   progress_.score = {options_.score, summary.samples > 0 ? summary.score / summary.samples : 0};
   progress_.learning_rate = learning_rate;
   progress_.gradient_norm = summary.gradient_norm;
-  if (summary.nonfinite) ++progress_.nonfinite_steps;
+  if (overflows_.IsTrouble(summary.nonfinite, summary.loss)) ++progress_.nonfinite_steps;
   double latest = 0;
   for (const double arrival : summary.arrival_seconds) latest = std::max(latest, arrival);
   for (size_t rank = 0; rank < summary.arrival_seconds.size(); ++rank) {

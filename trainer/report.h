@@ -17,6 +17,7 @@
 #include "config/run_config.h"
 #include "config/run_directory.h"
 #include "trainer/link/coordinator_link.h"
+#include "trainer/overflows.h"
 #include "trainer/phase_clock.h"
 #include "trainer/step/agreement.h"
 #include "trainer/tensorboard/training_events.h"
@@ -30,8 +31,9 @@ struct ReportOptions {
   double total_seconds = 0;  // Of a run whose length is a wall time.
   double steps_per_epoch = 1;
   int64_t log_every_steps = 10;
-  std::string score;     // Name of what the ranks sum up beside the loss.
-  bool terminal = true;  // Print progress lines.
+  std::string score;        // Name of what the ranks sum up beside the loss.
+  bool terminal = true;     // Print progress lines.
+  bool loss_scale = false;  // Of float16: overflows are how it is found (trainer/overflows.h).
   std::optional<TrainingEventsOptions> tensorboard;  // Nothing: no event files.
 };
 
@@ -107,6 +109,7 @@ class Report {
   std::optional<TrainingEvents> events_;
   double seconds_before_ = 0;  // Of the attempts before this one.
   ProgressReport progress_;
+  Overflows overflows_;
   struct Mark {
     double at;
     int64_t samples;

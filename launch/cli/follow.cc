@@ -7,10 +7,13 @@
 #include <algorithm>
 #include <csignal>
 #include <ctime>
+#include <deque>
 #include <memory>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "launch/cli/client.h"
 #include "launch/cli/format.h"
 #include "launch/cli/live_view.h"
@@ -24,6 +27,7 @@ namespace {
 
 // More would not fit a screen; and each holds a connection.
 constexpr size_t kMostStreams = 32;
+constexpr size_t kMostNamed = 5;  // Of the others, in one line.
 constexpr double kDiscoverEverySeconds = 2;
 // A rank that stands out again and again is told so often.
 constexpr double kStragglerEverySeconds = 60;
@@ -57,7 +61,12 @@ class Follower {
   ~Follower() { queue_.Close(); }
 
   void Add(const v1::Run& run) {
-    if (followed_.contains(run.run_id()) || open_ >= kMostStreams) return;
+    if (followed_.contains(run.run_id())) return;
+    if (!IsOver(run) && open_ >= kMostStreams) {
+      const auto same = [&](const v1::Run& other) { return other.run_id() == run.run_id(); };
+      if (std::none_of(waiting_.begin(), waiting_.end(), same)) waiting_.push_back(run);
+      return;
+    }
     One& one = followed_[run.run_id()];
     order_.push_back(run.run_id());
     Show(one, run);
@@ -74,6 +83,7 @@ class Follower {
     const double started = MonotonicSeconds();
     double discovered = started;
     Followed result;
+    TellWhoWaits();
     while (open_ > 0) {
       Paint();
       if (context_.out.broken()) {
@@ -83,6 +93,7 @@ class Follower {
       if (result.signal = Wait(); result.signal != 0) break;
       StreamEvent event;
       while (queue_.TryPop(event)) Handle(event);
+      FollowMore();
       const double now = MonotonicSeconds();
       if (options_.give_up_seconds > 0 && now - started >= options_.give_up_seconds && open_ > 0) {
         status_ = absl::DeadlineExceededError(
@@ -91,6 +102,7 @@ class Follower {
       }
       if (options_.discover && now - discovered >= kDiscoverEverySeconds) {
         Discover();
+        TellWhoWaits();
         discovered = now;
       }
     }
@@ -191,7 +203,36 @@ class Follower {
     const auto runs = LiveRuns(client);
     // The streams tell of a coordinator that went away.
     if (!runs.ok()) return;
+    waiting_.clear();  // Those that ended meanwhile wait no more.
     for (const v1::Run& run : *runs) Add(run);
+  }
+
+  // In the place of runs that ended, others that had no place until now.
+  void FollowMore() {
+    while (open_ < kMostStreams && !waiting_.empty()) {
+      const v1::Run run = std::move(waiting_.front());
+      waiting_.pop_front();
+      Add(run);
+    }
+  }
+
+  // Says which runs are not followed for want of a place; each is named once.
+  void TellWhoWaits() {
+    std::vector<std::string> ids;
+    bool news = false;
+    for (const v1::Run& run : waiting_) {
+      ids.push_back(run.run_id());
+      news = told_who_waits_.insert(run.run_id()).second || news;
+    }
+    if (!news || options_.quiet) return;
+    if (context_.json()) context_.out.Write(OneLine({{"not_followed", ids}}));
+    const size_t named = std::min(ids.size(), kMostNamed);
+    const size_t more = ids.size() - named;
+    Talk(absl::StrCat(
+        kMostStreams, " runs are followed, which is the most at a time; not yet: ",
+        absl::StrJoin(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(named), ", "),
+        more > 0 ? absl::StrCat(" and ", more, " more") : "",
+        ". They come as others end; `lockstep list` shows all"));
   }
 
   Context& context_;
@@ -203,6 +244,8 @@ class Follower {
   EventQueue queue_;  // Before the streams: they push into it until they are gone.
   std::map<std::string, One> followed_;
   std::vector<std::string> order_;
+  std::deque<v1::Run> waiting_;  // Not followed yet, because too many are.
+  std::set<std::string> told_who_waits_;
   size_t open_ = 0;
   bool told_lost_ = false;
   absl::Status status_;

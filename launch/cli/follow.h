@@ -79,7 +79,8 @@ struct Followed {
   absl::Status status;        // Why following ended before the runs did.
 };
 
-/// Follows `runs` until all are over: ended, or paused for good because the budget is used up.
+/// Follows `runs` until all are over: ended, or paused for good because the budget is used up. At
+/// most 32 at a time: which others there are is said, and they come as those end.
 Followed Follow(Context& context, Interrupts& interrupts, const std::vector<v1::Run>& runs,
                 const FollowOptions& options);
 

@@ -248,6 +248,7 @@ void Coordinator::Start(Run& run, Now now) {
   ++run.attempt;
   run.token = RandomHex(16);
   run.slots = FreeSlotNumbers(run.spec.ranks);
+  run.rank_devices.clear();
   run.has_processes = true;
   run.gang = {};
   run.held = false;

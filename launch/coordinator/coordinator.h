@@ -71,6 +71,7 @@ struct HelloFacts {
   std::string token;
   Gang gang;  // Of mpirun as the rank sees it.
   bool held = false;
+  std::vector<RankDevice> devices;  // By rank; empty = not told.
 };
 
 struct ProgressFacts {

@@ -110,6 +110,7 @@ absl::Status Coordinator::Hello(const HelloFacts& hello, Now now) {
   live.attached_at = now.monotonic;
   live.changed_at = now.monotonic;
   if (run.gang.pid == 0) run.gang = hello.gang;
+  if (!hello.devices.empty()) run.rank_devices = hello.devices;
   if (run.state == RunState::kStarting) {
     if (run.recovery_began_at != 0) {
       Count(run.recovery_counts, run.recovery_sum,
@@ -144,6 +145,7 @@ absl::Status Coordinator::RegisterExternal(RunSpec spec, const HelloFacts& hello
   run.has_processes = true;
   run.gang = hello.gang;
   run.rank_processes = std::move(processes);
+  run.rank_devices = hello.devices;
   run.started_unix = now.unix - age_seconds;
   Live& live = live_[run.spec.id];
   live.attached = true;

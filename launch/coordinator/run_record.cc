@@ -31,6 +31,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(CheckpointFacts, step, bytes, wr
                                                 cost_micros)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(DataRead, samples, replaced)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankProcess, pid, start_time_ticks)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(RankDevice, name, uuid, elsewhere)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Gang, pid, start_time_ticks)
 
 std::string ToJson(const Run& run) {
@@ -46,6 +47,7 @@ std::string ToJson(const Run& run) {
                {"slots", run.slots},
                {"gang", run.gang},
                {"rank_processes", run.rank_processes},
+               {"rank_devices", run.rank_devices},
                {"held", run.held},
                {"has_goodbye", run.has_goodbye},
                {"goodbye_exit", run.goodbye_exit},
@@ -102,6 +104,8 @@ Run RunFromJson(const std::string& text, double shift) {
   run.slots = json.value("slots", std::vector<int>());  // Stores of 0.1.0 may lack it.
   json.at("gang").get_to(run.gang);
   json.at("rank_processes").get_to(run.rank_processes);
+  // Stores of before the ranks told lack it.
+  run.rank_devices = json.value("rank_devices", std::vector<RankDevice>());
   json.at("held").get_to(run.held);
   json.at("has_goodbye").get_to(run.has_goodbye);
   json.at("goodbye_exit").get_to(run.goodbye_exit);

@@ -113,6 +113,13 @@ struct RankProcess {
   uint64_t start_time_ticks = 0;
 };
 
+// What a rank told that it computes on.
+struct RankDevice {
+  std::string name;        // Of its GPU; empty = the CPU.
+  std::string uuid;        // Likewise.
+  bool elsewhere = false;  // On another host than the coordinator's: nobody here meters it.
+};
+
 struct Run {
   RunSpec spec;
   RunState state = RunState::kQueued;
@@ -128,6 +135,7 @@ struct Run {
   std::vector<int> slots;  // Numbers of the slots that the newest attempt was given, ascending.
   Gang gang;
   std::vector<RankProcess> rank_processes;  // External runs only.
+  std::vector<RankDevice> rank_devices;     // By rank; empty = not told.
   bool held = false;                        // The processes stand still.
   bool has_goodbye = false;
   int goodbye_exit = 0;

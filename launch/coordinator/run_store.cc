@@ -4,6 +4,7 @@
 #include <sqlite3.h>
 
 #include <algorithm>
+#include <cmath>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,8 @@ namespace lockstep::launch {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr double kSecondsPerDay = 86400;
 
 constexpr const char* kSchema = R"sql(
 CREATE TABLE runs(
@@ -38,10 +41,42 @@ CREATE TABLE ledger(
   to_unix REAL NOT NULL, microseconds INTEGER NOT NULL, microjoules INTEGER NOT NULL,
   estimated INTEGER NOT NULL, bytes INTEGER NOT NULL, hardware_micros INTEGER NOT NULL,
   energy_micros INTEGER NOT NULL, transfer_micros INTEGER NOT NULL);
-CREATE INDEX ledger_by_run ON ledger(run);
 CREATE TRIGGER ledger_keeps_its_lines BEFORE UPDATE ON ledger
   BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
 CREATE TRIGGER ledger_loses_no_line BEFORE DELETE ON ledger
+  BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
+)sql";
+
+// Since schema 3, which also takes what is in the ledger already. The sums are of integers: exact.
+constexpr const char* kLedgerDaysSchema = R"sql(
+DROP INDEX IF EXISTS ledger_by_run;
+CREATE INDEX ledger_by_end ON ledger(to_unix);
+CREATE TABLE ledger_days(
+  run TEXT NOT NULL, rank INTEGER NOT NULL, phase TEXT NOT NULL, held INTEGER NOT NULL,
+  day INTEGER NOT NULL, microseconds INTEGER NOT NULL, microjoules INTEGER NOT NULL,
+  estimated INTEGER NOT NULL, bytes INTEGER NOT NULL, hardware_micros INTEGER NOT NULL,
+  energy_micros INTEGER NOT NULL, transfer_micros INTEGER NOT NULL,
+  PRIMARY KEY(run, rank, phase, held, day)) WITHOUT ROWID;
+CREATE INDEX ledger_days_by_day ON ledger_days(day);
+INSERT INTO ledger_days
+  SELECT run, rank, phase, held, CAST(to_unix / 86400 AS INTEGER) * 86400 AS day,
+    SUM(microseconds), SUM(microjoules), MAX(estimated), SUM(bytes), SUM(hardware_micros),
+    SUM(energy_micros), SUM(transfer_micros)
+  FROM ledger GROUP BY run, rank, phase, held, day;
+CREATE TRIGGER ledger_is_summed_up AFTER INSERT ON ledger BEGIN
+  INSERT INTO ledger_days VALUES(
+    new.run, new.rank, new.phase, new.held, CAST(new.to_unix / 86400 AS INTEGER) * 86400,
+    new.microseconds, new.microjoules, new.estimated, new.bytes, new.hardware_micros,
+    new.energy_micros, new.transfer_micros)
+  ON CONFLICT(run, rank, phase, held, day) DO UPDATE SET
+    microseconds = microseconds + excluded.microseconds,
+    microjoules = microjoules + excluded.microjoules,
+    estimated = MAX(estimated, excluded.estimated), bytes = bytes + excluded.bytes,
+    hardware_micros = hardware_micros + excluded.hardware_micros,
+    energy_micros = energy_micros + excluded.energy_micros,
+    transfer_micros = transfer_micros + excluded.transfer_micros;
+END;
+CREATE TRIGGER ledger_days_lose_none BEFORE DELETE ON ledger_days
   BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
 )sql";
 
@@ -124,24 +159,20 @@ absl::StatusOr<std::unique_ptr<RunStore>> RunStore::Open(const fs::path& file,
           HowToRestore(file, backup_dir)));
     }
     impl->Configure();
-    if (version == 0) {
-      SQLite::Transaction transaction(db);
-      db.exec(kSchema);
-      db.exec(kLedgerSchema);
-      db.exec(absl::StrCat("PRAGMA user_version=", kStoreVersion));
-      transaction.commit();
-    } else {
+    if (version > 0) {
       const std::string check = Text(db.execAndGet("PRAGMA integrity_check(1)"));
       if (check != "ok") {
         return absl::DataLossError(
             absl::StrCat(doing, " is damaged: ", check, "; ", HowToRestore(file, backup_dir)));
       }
-      if (version == 1) {
-        SQLite::Transaction transaction(db);
-        db.exec(kLedgerSchema);
-        db.exec(absl::StrCat("PRAGMA user_version=", kStoreVersion));
-        transaction.commit();
-      }
+    }
+    if (version < kStoreVersion) {
+      SQLite::Transaction transaction(db);
+      if (version < 1) db.exec(kSchema);
+      if (version < 2) db.exec(kLedgerSchema);
+      if (version < 3) db.exec(kLedgerDaysSchema);
+      db.exec(absl::StrCat("PRAGMA user_version=", kStoreVersion));
+      transaction.commit();
     }
     return std::unique_ptr<RunStore>(new RunStore(std::move(impl)));
   } catch (const SQLite::Exception& error) {
@@ -264,12 +295,19 @@ absl::Status RunStore::UseCurrency(const std::string& currency, bool may_change)
 
 absl::StatusOr<std::vector<StoredLine>> RunStore::SumLines(const std::string& run,
                                                            double since_unix) {
+  // The first day is there in part; of those after it the sums are known.
+  const double first_day = std::trunc(since_unix / kSecondsPerDay) * kSecondsPerDay;
   try {
-    SQLite::Statement row(impl_->database, kSumLines);
-    row.bind(1, run);
-    row.bind(2, since_unix);
     std::vector<StoredLine> sums;
-    while (row.executeStep()) sums.push_back(ReadLine(row));
+    SQLite::Statement lines(impl_->database, SumLinesOfDay(!run.empty()));
+    lines.bind(":since", since_unix);
+    lines.bind(":day", first_day);
+    SQLite::Statement days(impl_->database, SumDaysAfter(!run.empty()));
+    days.bind(":day", first_day);
+    for (SQLite::Statement* row : {&lines, &days}) {
+      if (!run.empty()) row->bind(":run", run);
+      while (row->executeStep()) sums.push_back(ReadLine(*row));
+    }
     return sums;
   } catch (const SQLite::Exception& error) {
     return FromException(error, "run store: reading the ledger");

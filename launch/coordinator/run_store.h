@@ -1,6 +1,7 @@
 // What the coordinator must still know after a restart, in one SQLite file (state_dir/lockstep.db).
 //
-// Tables, schema version 2 (PRAGMA user_version; version 1 had no ledger and is upgraded):
+// Tables, schema version 3 (PRAGMA user_version; version 1 had no ledger, version 2 no ledger_days:
+// they are upgraded):
 //   runs         id, state, record (JSON, launch/coordinator/run_record.h), config_yaml, progress
 //   and totals
 //                (serialized lockstep.v1.Progress), checksum (xxh3-64 of the others)
@@ -8,6 +9,8 @@
 //   requests     answers by request id, so that a repeated one is answered and not done again; the
 //                newest 10,000
 //   ledger       posted lines of the runs' accounts (metrics/ledger.h), only ever added to
+//   ledger_days  their sums by run, rank, phase and day, kept by a trigger on `ledger`: a run of
+//                years is summed up from some rows a day in the place of some thousand lines
 //   meta         the clocks at the last commit, which tell how long the host was away; the currency
 //                of the ledger
 //
@@ -30,7 +33,7 @@
 
 namespace lockstep::launch {
 
-inline constexpr int kStoreVersion = 2;
+inline constexpr int kStoreVersion = 3;
 
 struct StoredRun {
   Run run;
@@ -101,7 +104,8 @@ class RunStore {
   /// and not `may_change`.
   absl::Status UseCurrency(const std::string& currency, bool may_change);
   /// Posted lines, summed up by run, rank, phase and day (of their end, UTC): `run` empty = of all
-  /// runs; those that ended after `since_unix`. from_unix and to_unix are the day's first second.
+  /// runs; those that ended after `since_unix`, first those of its day. from_unix and to_unix are
+  /// the day's first second. Reads lines of that one day only, and a row for each sum.
   absl::StatusOr<std::vector<StoredLine>> SumLines(const std::string& run, double since_unix);
 
   /// All or nothing; durable on OK. RESOURCE_EXHAUSTED: the disk is full.

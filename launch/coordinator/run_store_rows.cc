@@ -70,6 +70,25 @@ StoredLine ReadLine(SQLite::Statement& row) {
   return sum;
 }
 
+std::string SumLinesOfDay(bool of_one_run) {
+  // The bounds are for the index; a second more, because a moment that is one rounding before
+  // midnight may divide to the day after.
+  return absl::StrCat(
+      "SELECT run, rank, phase, held, CAST(to_unix / 86400 AS INTEGER) * 86400 AS day, "
+      "SUM(microseconds), SUM(microjoules), MAX(estimated), SUM(bytes), SUM(hardware_micros), "
+      "SUM(energy_micros), SUM(transfer_micros) FROM ledger INDEXED BY ledger_by_end "
+      "WHERE to_unix > :since AND to_unix < :day + 86401 "
+      "AND CAST(to_unix / 86400 AS INTEGER) * 86400 = :day ",
+      of_one_run ? "AND run = :run " : "", "GROUP BY run, rank, phase, held");
+}
+
+std::string SumDaysAfter(bool of_one_run) {
+  return absl::StrCat(
+      "SELECT run, rank, phase, held, day, microseconds, microjoules, estimated, bytes, "
+      "hardware_micros, energy_micros, transfer_micros FROM ledger_days WHERE day > :day ",
+      of_one_run ? "AND run = :run " : "");
+}
+
 void PutRuns(SQLite::Database& db, const std::vector<StoredRun>& runs) {
   SQLite::Statement put(db,
                         "INSERT INTO runs VALUES(?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET "

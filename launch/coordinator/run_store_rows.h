@@ -20,14 +20,13 @@ std::string Text(const SQLite::Column& column);
 inline constexpr const char* kRequestColumns =
     "id, method, digest, run, order_id, done, code, message, step, run_bytes, checkpoint_bytes";
 StoredRequest ReadRequest(SQLite::Statement& row);
-/// A row of kSumLines.
+/// A row of the two below.
 StoredLine ReadLine(SQLite::Statement& row);
-/// The ledger summed up; parameters: run (empty = all), Unix time that lines ended after.
-inline constexpr const char* kSumLines =
-    "SELECT run, rank, phase, held, CAST(to_unix / 86400 AS INTEGER) * 86400 AS day, "
-    "SUM(microseconds), SUM(microjoules), MAX(estimated), SUM(bytes), SUM(hardware_micros), "
-    "SUM(energy_micros), SUM(transfer_micros) FROM ledger "
-    "WHERE (?1 = '' OR run = ?1) AND to_unix > ?2 GROUP BY run, rank, phase, held, day";
+/// SQL: the lines of day `:day` (its first second) that ended after `:since`, summed up; of all
+/// runs, or of `:run`.
+std::string SumLinesOfDay(bool of_one_run);
+/// SQL: the sums of the days after `:day`. Likewise.
+std::string SumDaysAfter(bool of_one_run);
 
 void PutRuns(SQLite::Database& db, const std::vector<StoredRun>& runs);
 /// Keeps the newest 100,000.

@@ -164,6 +164,7 @@ class Supervisor {
   struct Meters {
     int attempt = 0;
     std::vector<std::optional<double>> joules;
+    std::vector<std::string> gpus;  // That were among them; a rank may tell of its GPU later.
   };
   struct Waiter {
     AnswerCallback done;
@@ -205,6 +206,7 @@ class Supervisor {
   std::vector<metrics::RankUsage> UsageOf(const Run& run,
                                           const std::vector<config::RankState>& board, Now now);
   std::string GpuOf(const Run& run, size_t rank) const;
+  static std::string NameOfGpu(const Run& run, size_t rank, const metrics::GpuReading* reading);
   std::optional<double> MeterOf(const Run& run, size_t rank,
                                 const metrics::DeviceReadings& readings) const;
   std::vector<metrics::GpuHolder> GpuHolders(const metrics::DeviceReadings& readings) const;

@@ -274,7 +274,7 @@ Supervisor::Overview Supervisor::MakeOverview() const {
   overview.cpu_watts = cpu_watts_;
   for (const auto& [id, run] : coordinator_.runs()) {
     if (!run.has_processes) continue;
-    for (size_t rank = 0; rank < run.slots.size(); ++rank) {
+    for (size_t rank = 0; rank < static_cast<size_t>(run.spec.ranks); ++rank) {
       const std::string gpu = GpuOf(run, rank);
       if (!gpu.empty()) overview.gpu_holders[gpu] = {id, static_cast<int>(rank)};
     }

@@ -16,14 +16,39 @@ uint64_t StartTime(int64_t pid) {
   return stat ? stat->start_time_ticks : 0;
 }
 
-// The ranks on rank 0's host, which is ours: a Unix socket does not leave it.
+// More than any GPU's name or UUID has.
+constexpr size_t kMaxDeviceText = 128;
+
+// Rank 0's host is ours: a Unix socket does not leave it.
+bool IsElsewhere(const v1::Hello& hello, int rank) {
+  return rank < hello.hosts_size() && hello.hosts(rank) != hello.hosts(0);
+}
+
 std::vector<RankProcess> LocalRanks(const v1::Hello& hello) {
   std::vector<RankProcess> ranks;
   for (int i = 0; i < hello.pids_size(); ++i) {
-    if (i < hello.hosts_size() && hello.hosts(i) != hello.hosts(0)) continue;
+    if (IsElsewhere(hello, i)) continue;
     ranks.push_back({hello.pids(i), StartTime(hello.pids(i))});
   }
   return ranks;
+}
+
+// A name or a UUID as a rank told it: it goes to the store, to labels and to terminals.
+std::string Plain(const std::string& told) {
+  std::string text = told.substr(0, kMaxDeviceText);
+  for (char& c : text) {
+    if (c < ' ' || c > '~') c = ' ';
+  }
+  return text;
+}
+
+std::vector<RankDevice> DevicesOf(const v1::Hello& hello) {
+  std::vector<RankDevice> devices;
+  for (int i = 0; i < std::min(hello.devices_size(), hello.world_size()); ++i) {
+    devices.push_back(
+        {Plain(hello.devices(i).name()), Plain(hello.devices(i).uuid()), IsElsewhere(hello, i)});
+  }
+  return devices;
 }
 
 bool SameProcesses(const std::vector<RankProcess>& a, const std::vector<RankProcess>& b) {
@@ -94,6 +119,7 @@ absl::StatusOr<Supervisor::Session> Supervisor::Accept(const v1::Hello& hello, R
   facts.attempt = hello.attempt();
   facts.token = hello.token();
   facts.held = hello.progress().held();
+  facts.devices = DevicesOf(hello);
   facts.gang = {hello.mpirun_pid(), hello.mpirun_pid() > 0 ? StartTime(hello.mpirun_pid()) : 0};
 
   const Run* known = coordinator_.Find(facts.run_id);

@@ -116,17 +116,29 @@ DataRead ReadOf(const std::vector<RankState>& ranks) {
 
 }  // namespace
 
-// The GPU of a rank; empty = it trains on the CPU.
+// The GPU of a rank: its slot's, or where slots are no GPUs, or it has none, the one that it told
+// of; empty = it trains on the CPU.
 std::string Supervisor::GpuOf(const Run& run, size_t rank) const {
-  if (rank >= run.slots.size()) return {};
-  const auto slot = static_cast<size_t>(run.slots[rank]);
-  return slot < options_.gpus.size() ? options_.gpus[slot] : std::string();
+  if (rank < run.slots.size()) {
+    const auto slot = static_cast<size_t>(run.slots[rank]);
+    if (slot < options_.gpus.size()) return options_.gpus[slot];
+  }
+  return rank < run.rank_devices.size() ? run.rank_devices[rank].uuid : std::string();
+}
+
+// What `gpu`, the rank's, is called in prices: as the host's driver says, or for a GPU that it does
+// not know, as the rank does.
+std::string Supervisor::NameOfGpu(const Run& run, size_t rank, const metrics::GpuReading* reading) {
+  if (reading != nullptr && !reading->name.empty()) return reading->name;
+  const bool told = rank < run.rank_devices.size() && !run.rank_devices[rank].name.empty();
+  return told ? run.rank_devices[rank].name : "gpu";
 }
 
 // Energy that this rank's devices have used since the monitor began: its GPU, and its share of the
 // host's CPUs.
 std::optional<double> Supervisor::MeterOf(const Run& run, size_t rank,
                                           const metrics::DeviceReadings& readings) const {
+  if (rank < run.rank_devices.size() && run.rank_devices[rank].elsewhere) return std::nullopt;
   const std::string gpu = GpuOf(run, rank);
   std::optional<double> joules;
   if (!gpu.empty()) {
@@ -155,8 +167,10 @@ void Supervisor::NoteMeters(const Run& run, const metrics::DeviceReadings& readi
   Meters& meters = meters_[run.spec.id];
   meters.attempt = run.attempt;
   meters.joules.clear();
+  meters.gpus.clear();
   for (int rank = 0; rank < run.spec.ranks; ++rank) {
     meters.joules.push_back(MeterOf(run, static_cast<size_t>(rank), readings));
+    meters.gpus.push_back(GpuOf(run, static_cast<size_t>(rank)));
   }
 }
 
@@ -178,12 +192,12 @@ std::vector<metrics::RankUsage> Supervisor::UsageOf(const Run& run,
     const std::string gpu = GpuOf(run, rank);
     if (!gpu.empty()) {
       const metrics::GpuReading* reading = FindGpu(readings, gpu);
-      usage.device = reading == nullptr || reading->name.empty() ? "gpu" : reading->name;
+      usage.device = NameOfGpu(run, rank, reading);
       usage.joules_estimated = reading != nullptr && reading->energy_estimated;
     }
     if (!meters.joules[rank]) {
       // Nobody meters it now.
-    } else if (before.attempt == run.attempt && before.joules[rank]) {
+    } else if (before.attempt == run.attempt && before.joules[rank] && before.gpus[rank] == gpu) {
       usage.joules = std::max(0.0, *meters.joules[rank] - *before.joules[rank]);
     } else if (now.monotonic - run.account.state().interval_began < kFreshSeconds) {
       usage.joules = 0;  // It has only begun: metered from here on.

@@ -44,7 +44,8 @@ class GpuTest : public ::testing::Test {
 TEST_F(GpuTest, SaysWhatItIs) {
   EXPECT_TRUE(device_->is_gpu());
   EXPECT_THAT(device_->Describe(), ::testing::HasSubstr("GiB (GPU 0)"));
-  EXPECT_THAT(device_->Uuid(), ::testing::MatchesRegex("GPU-[0-9a-f]{32}"));
+  EXPECT_THAT(device_->Uuid(),
+              ::testing::MatchesRegex("GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"));
   EXPECT_GT(device_->FreeBytes(), 1 << 20);
 }
 

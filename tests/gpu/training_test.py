@@ -1,4 +1,5 @@
 """Runs on a GPU, by the real trainer: the same promises as on the CPU, and the GPU's own."""
+import json
 import subprocess
 import sys
 
@@ -91,6 +92,30 @@ class GpuTrainingTest(support.Folder):
         self.assertEqual(done.returncode, 0, done.stdout[-3000:])
         for a, b in zip(rows(pair), rows(alone)):
             self.assertAlmostEqual(a["loss"], b["loss"], delta=0.02 * abs(b["loss"]) + 1e-3)
+
+
+class GpuPriceTest(support.Daemon):
+    def test_a_run_started_with_mpirun_has_the_price_and_the_meter_of_its_gpu(self):
+        names = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+        if names.returncode != 0:
+            self.skipTest("nvidia-smi does not tell the GPU's name: " + names.stderr.strip())
+        name = names.stdout.splitlines()[0].strip()
+        prices = self.write("lockstepd.yaml", f"""
+price:
+  devices:
+    - {{device: "{name}", per_hour: 3600}}
+  power: {{gpu_watts: 1}}
+""")
+        self.start_daemon("--config", str(prices))
+        file = self.write("run.yaml", config(name="by-hand", sections={**GPU, "training": training().replace("20st", "10s")}))
+        self.train(1, file, self.folder / "hand", "--coordinator", str(self.socket))
+        run = self.cli("list", "--ids").stdout.strip()
+        self.wait_state(run, "COMPLETED")
+        self.assertEqual(self.describe(run)["devices"], [name])
+        line, = json.loads(self.cli("cost", run, "--by", "rank", "-o", "json").stdout)["lines"]
+        self.assertAlmostEqual(line["hardware_micros"] * 1e-6, line["rank_seconds"], delta=0.01)
+        # No GPU draws less than 10 W; the estimate of what was not metered is 1 W.
+        self.assertGreater(line["microjoules"] * 1e-6, 10 * 5)
 
 
 def why_no_gpu():

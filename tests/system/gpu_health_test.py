@@ -134,6 +134,16 @@ price:
     def ranks(self, run):
         return json.loads(self.cli("cost", run, "--by", "rank", "-o", "json").stdout)["lines"]
 
+    def test_a_run_of_mpirun_has_the_price_of_what_its_ranks_compute_on(self):
+        file = self.write("run.yaml", slow_config(name="by-hand", steps=40))
+        self.train(2, file, self.folder / "hand", "--coordinator", str(self.socket))
+        run = self.cli("list", "--ids").stdout.strip()
+        self.wait_state(run, "COMPLETED")
+        # These ranks have no GPU, which the daemon knows from them: it gave them no slot.
+        self.assertEqual(self.describe(run)["devices"], ["cpu", "cpu"])
+        for line in self.ranks(run):
+            self.assertAlmostEqual(line["hardware_micros"] * 1e-6, 99 / 3600 * line["rank_seconds"], delta=1e-3)
+
     def test_each_rank_has_its_gpus_price_and_its_gpus_metered_energy(self):
         run = self.submit(slow_config(steps=60))
         self.wait_state(run, "COMPLETED", timeout=90)

@@ -90,6 +90,12 @@ std::string World::BroadcastText(const std::string& text, int root) const {
   return all;
 }
 
+std::vector<std::string> World::GatherTexts(const std::string& text) const {
+  std::vector<std::string> texts;
+  for (int root = 0; root < size(); ++root) texts.push_back(BroadcastText(text, root));
+  return texts;
+}
+
 std::vector<int64_t> World::AllGather(int64_t value) const {
   std::vector<int64_t> values(impl_->size, value);
   if (impl_->mpi) {

@@ -28,6 +28,8 @@ class World {
 
   /// Rank 0's text on every rank. Collective.
   std::string BroadcastText(const std::string& text, int root) const;
+  /// Every rank's text, by rank, on every rank. Collective.
+  std::vector<std::string> GatherTexts(const std::string& text) const;
   /// Every rank's value, by rank, on every rank. Collective.
   std::vector<int64_t> AllGather(int64_t value) const;
 

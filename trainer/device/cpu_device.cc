@@ -10,6 +10,7 @@ class CpuDevice : public Device {
  public:
   at::Device torch() const override { return at::kCPU; }
   std::string Describe() const override { return "CPU"; }
+  std::string Name() const override { return ""; }
   std::string Uuid() const override { return ""; }
   int64_t FreeBytes() const override { return 0; }
   StreamHandle CurrentStream() override { return nullptr; }

@@ -130,11 +130,16 @@ class CudaDevice : public Device {
     return text;
   }
 
+  std::string Name() const override { return properties_.name; }
+
+  // In groups, as NVML and CUDA_VISIBLE_DEVICES have it: the coordinator compares it with theirs.
   std::string Uuid() const override {
-    std::string text = "GPU-";
-    for (const char byte : properties_.uuid.bytes) {
-      char hex[3];
-      std::snprintf(hex, sizeof(hex), "%02x", static_cast<unsigned char>(byte));
+    std::string text = "GPU";
+    for (int i = 0; i < 16; ++i) {
+      const bool begins_group = i == 0 || i == 4 || i == 6 || i == 8 || i == 10;
+      char hex[4];
+      std::snprintf(hex, sizeof(hex), "%s%02x", begins_group ? "-" : "",
+                    static_cast<unsigned char>(properties_.uuid.bytes[i]));
       text += hex;
     }
     return text;

@@ -39,8 +39,9 @@ class Device {
   virtual at::Device torch() const = 0;  // Where tensors live.
   bool is_gpu() const { return !torch().is_cpu(); }
   virtual std::string Describe() const = 0;  // "CPU", "NVIDIA H200, 139.8 GiB (GPU 0)"
-  virtual std::string Uuid() const = 0;      // Of the GPU; "" for the CPU.
-  virtual int64_t FreeBytes() const = 0;     // Of a GPU's memory now; 0 for the CPU.
+  virtual std::string Name() const = 0;      // Of the GPU, as its driver says it; "" for the CPU.
+  virtual std::string Uuid() const = 0;   // Likewise: "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6".
+  virtual int64_t FreeBytes() const = 0;  // Of a GPU's memory now; 0 for the CPU.
 
   // Streams and events. Events belong to the Device and live as long as it does.
   virtual StreamHandle CurrentStream() = 0;

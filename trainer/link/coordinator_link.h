@@ -24,6 +24,11 @@
 
 namespace lockstep::trainer {
 
+struct LinkDevice {
+  std::string name;  // Of the rank's GPU; empty = the CPU, likewise below.
+  std::string uuid;
+};
+
 struct LinkOptions {
   std::string socket;  // Unix socket; empty = config::DefaultSocket().
   std::string run_id;  // Empty = started by the user: the coordinator gives the run an id.
@@ -31,10 +36,11 @@ struct LinkOptions {
   std::string token;  // Of the attempt; empty when run_id is.
   std::string run_dir;
   int world_size = 1;
-  std::vector<int64_t> pids;       // By rank.
-  std::vector<std::string> hosts;  // By rank.
-  std::string config_yaml;         // Resolved.
-  int64_t mpirun_pid = 0;          // Parent of the ranks on this host; 0 = none.
+  std::vector<int64_t> pids;        // By rank.
+  std::vector<std::string> hosts;   // By rank.
+  std::vector<LinkDevice> devices;  // By rank.
+  std::string config_yaml;          // Resolved.
+  int64_t mpirun_pid = 0;           // Parent of the ranks on this host; 0 = none.
 };
 
 class CoordinatorLink {

@@ -91,6 +91,11 @@ v1::Hello ToWire(const LinkOptions& options, const std::optional<ProgressReport>
   message.set_world_size(options.world_size);
   message.mutable_pids()->Add(options.pids.begin(), options.pids.end());
   for (const std::string& host : options.hosts) message.add_hosts(host);
+  for (const LinkDevice& device : options.devices) {
+    v1::RankDevice* added = message.add_devices();
+    added->set_name(device.name);
+    added->set_uuid(device.uuid);
+  }
   message.set_config_yaml(options.config_yaml);
   message.set_mpirun_pid(options.mpirun_pid);
   if (progress) *message.mutable_progress() = ToWire(*progress);

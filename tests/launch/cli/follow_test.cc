@@ -4,6 +4,8 @@
 
 #include <csignal>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
 
 #include "tests/launch/cli/fake_coordinator.h"
 #include "tests/launch/cli/process.h"
@@ -181,6 +183,53 @@ TEST_F(FollowTest, WatchOfAllFollowsRunsThatStartLater) {
   End("a1b2c3", v1::RUN_STATE_COMPLETED);
   End("b7c8d9", v1::RUN_STATE_COMPLETED);
   EXPECT_EQ(watch.Wait(), 0);
+}
+
+TEST_F(FollowTest, WatchSaysWhichRunsItDoesNotFollowAndTakesThemAsOthersEnd) {
+  for (int i = 0; i < 38; ++i) {
+    coordinator_.Put(ExampleRun("r" + std::to_string(100 + i), v1::RUN_STATE_RUNNING));
+  }
+  Process watch({LOCKSTEP_PROGRAM, "watch"}, Options());
+  // With a1b2c3 there are 39.
+  ASSERT_TRUE(watch.AwaitErr("32 runs are followed"));
+  ASSERT_TRUE(
+      watch.AwaitErr("not yet: r131, r132, r133, r134, r135 and 2 more. They come as others end"));
+  EXPECT_THAT(watch.out(), Not(HasSubstr("r131")));
+  End("a1b2c3", v1::RUN_STATE_COMPLETED);
+  ASSERT_TRUE(watch.AwaitOut("r131  RUNNING"));
+  for (int i = 0; i < 38; ++i) End("r" + std::to_string(100 + i), v1::RUN_STATE_COMPLETED);
+  EXPECT_EQ(watch.Wait(), 0);
+  EXPECT_EQ(watch.err().find("are followed"), watch.err().rfind("are followed")) << "once";
+}
+
+TEST_F(FollowTest, AllOfManyNamedRunsAreFollowedToTheirEndAndJsonNamesThoseThatWait) {
+  std::vector<std::string> command = {LOCKSTEP_PROGRAM, "watch", "-o", "json"};
+  std::vector<std::string> ids;
+  for (int i = 0; i < 34; ++i) {
+    ids.push_back("r" + std::to_string(100 + i));
+    coordinator_.Put(ExampleRun(ids.back(), v1::RUN_STATE_RUNNING));
+    command.push_back(ids.back());
+  }
+  Process watch(command, Options());
+  ASSERT_TRUE(watch.AwaitOut("not_followed"));
+  for (int i = 0; i < 32; ++i) End(ids[static_cast<size_t>(i)], v1::RUN_STATE_COMPLETED);
+  ASSERT_TRUE(watch.AwaitOut("\"id\":\"r133\"")) << "as a run";
+  End("r132", v1::RUN_STATE_COMPLETED);
+  End("r133", v1::RUN_STATE_COMPLETED);
+  EXPECT_EQ(watch.Wait(), 0);
+  std::istringstream lines(watch.out());
+  std::vector<Json> waits;
+  std::set<std::string> completed;
+  for (std::string line; std::getline(lines, line);) {
+    const Json document = Json::parse(line);
+    if (document.contains("not_followed")) {
+      waits.push_back(document["not_followed"]);
+    } else if (document["state"] == "COMPLETED") {
+      completed.insert(document["id"]);
+    }
+  }
+  EXPECT_THAT(waits, ::testing::ElementsAre(Json({"r132", "r133"})));
+  EXPECT_EQ(completed, std::set<std::string>(ids.begin(), ids.end()));
 }
 
 TEST_F(FollowTest, JsonIsOneDocumentALine) {

@@ -54,6 +54,7 @@ class RunStoreTest : public ::testing::Test {
     run.has_processes = true;
     run.gang = {4711, 99};
     run.rank_processes = {{1, 2}, {3, 4}};
+    run.rank_devices = {{"NVIDIA H200", "GPU-1", false}, {"", "", true}};
     run.held = true;
     run.has_goodbye = true;
     run.goodbye_exit = 10;

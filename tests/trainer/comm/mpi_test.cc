@@ -125,6 +125,11 @@ TEST(WorldTest, BroadcastsText) {
   const std::string mine = "text of rank " + std::to_string(world->rank());
   EXPECT_EQ(world->BroadcastText(mine, last), "text of rank " + std::to_string(last));
   EXPECT_EQ(world->BroadcastText(world->rank() == 0 ? "" : "not empty", 0), "");
+  const std::vector<std::string> texts = world->GatherTexts(mine);
+  ASSERT_EQ(texts.size(), static_cast<size_t>(world->size()));
+  for (int rank = 0; rank < world->size(); ++rank) {
+    EXPECT_EQ(texts[static_cast<size_t>(rank)], "text of rank " + std::to_string(rank));
+  }
 }
 
 TEST(WorldTest, GathersEveryRanksValue) {

@@ -27,6 +27,7 @@ TEST_F(WorldAloneTest, IsAWorldOfOneAtOnce) {
   EXPECT_EQ(world.local_rank(), 0);
   EXPECT_EQ(world.ranks_on_host(), 1);
   EXPECT_EQ(world.BroadcastText("text", 0), "text");
+  EXPECT_EQ(world.GatherTexts("text"), std::vector<std::string>{"text"});
   EXPECT_EQ(world.AllGather(7), std::vector<int64_t>{7});
 }
 

@@ -42,6 +42,7 @@ class CoordinatorLinkTest : public testing::Test {
     options_.world_size = 2;
     options_.pids = {11, 12};
     options_.hosts = {"a", "b"};
+    options_.devices = {{"NVIDIA H200", "GPU-1"}, {}};
     options_.config_yaml = "name: x\n";
     options_.mpirun_pid = 10;
   }
@@ -77,6 +78,10 @@ TEST_F(CoordinatorLinkTest, HelloSaysWhoIsThereAndHowFar) {
   EXPECT_EQ(hello.world_size(), 2);
   EXPECT_THAT(hello.pids(), testing::ElementsAre(11, 12));
   EXPECT_THAT(hello.hosts(), testing::ElementsAre("a", "b"));
+  ASSERT_EQ(hello.devices_size(), 2);
+  EXPECT_EQ(hello.devices(0).name(), "NVIDIA H200");
+  EXPECT_EQ(hello.devices(0).uuid(), "GPU-1");
+  EXPECT_EQ(hello.devices(1).uuid(), "") << "the CPU";
   EXPECT_EQ(hello.config_yaml(), "name: x\n");
   EXPECT_EQ(hello.mpirun_pid(), 10);
   EXPECT_TRUE(Eventually([&] { return link.connected(); }));

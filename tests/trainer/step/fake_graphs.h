@@ -22,6 +22,7 @@ class FakeGraphs : public Device {
 
   at::Device torch() const override { return at::Device(at::kCUDA, 0); }
   std::string Describe() const override { return "a stand-in"; }
+  std::string Name() const override { return "a stand-in"; }
   std::string Uuid() const override { return "GPU-0"; }
   int64_t FreeBytes() const override { return 0; }
   StreamHandle CurrentStream() override { return nullptr; }

@@ -25,6 +25,7 @@ class FakeGpu : public Device {
 
   at::Device torch() const override { return at::kCPU; }
   std::string Describe() const override { return "a stand-in"; }
+  std::string Name() const override { return "a stand-in"; }
   std::string Uuid() const override { return uuid_; }
   int64_t FreeBytes() const override { return 0; }
   StreamHandle CurrentStream() override { return nullptr; }
