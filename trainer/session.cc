@@ -76,6 +76,7 @@ Session::Session(const TrainSetup& setup)
   reporting.total_seconds = config_.training.duration.count();
   reporting.steps_per_epoch = steps_per_epoch_;
   reporting.log_every_steps = config_.training.log_every_steps;
+  reporting.loss_scale = config_.training.precision == config::Precision::kFp16;
   reporting.score = ScoreName(loss_.task());
   reporting.terminal = setup_.terminal && root();
   if (config_.training.tensorboard) {
