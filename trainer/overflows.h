@@ -31,8 +31,9 @@ class Overflows {
     return false;
   }
 
- private:
   static constexpr int kMostCuts = 24;  // Bring 65,536 down to 2^-8, as far as a run may go.
+
+ private:
   static constexpr int kGrowAfter = 2000;
 
   int cuts_left_;

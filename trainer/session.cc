@@ -14,6 +14,7 @@
 #include "trainer/data/input_file.h"
 #include "trainer/device/peak_flops.h"
 #include "trainer/models/describe.h"
+#include "trainer/overflows.h"
 #include "trainer/step/replica_guard.h"
 
 namespace lockstep::trainer {
@@ -22,9 +23,6 @@ using config::Duration;
 using config::Phase;
 
 namespace {
-
-// float16 finds its loss scale by overflowing; so many halvings bring 65,536 down to 2^-8.
-constexpr int kMostLossScaleCuts = 24;
 
 // SplitMix64's finalizer (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators,
 // 2014).
@@ -352,7 +350,7 @@ void Session::CountNonFinite(const StepSummary& step) {
   }
   // The optimizer has left everything as it was (found_nonfinite).
   const int overflows =
-      config_.training.precision == config::Precision::kFp16 ? kMostLossScaleCuts : 0;
+      config_.training.precision == config::Precision::kFp16 ? Overflows::kMostCuts : 0;
   if (++state_.nonfinite_in_a_row <= config_.training.max_nonfinite_steps + overflows) return;
   throw NonFiniteLoss(
       absl::StrCat("the loss or a gradient was not finite in step ", step.step + 1, " (",
