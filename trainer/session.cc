@@ -328,7 +328,8 @@ void Session::Learn(const StepSummary& step) {
 
 void Session::SettleReduce(const StepSummary& step) {
   if (setup_.device.is_gpu()) {
-    const DeviceTimes times = timer_.Read(step.step).value_or(DeviceTimes());
+    const DeviceTimes times =
+        timer_.Read(step.step).value_or(DeviceTimes{.phase_seconds = {}, .arrival_seconds = -1});
     clock_.TellDevice(step.step, times.phase_seconds);
     arrival_ = times.arrival_seconds;
     arrival_step_ = step.step;

@@ -117,6 +117,11 @@ StepSummary Agreement::Decode(const at::Tensor& all, int64_t step) const {
   summary.gradient_norm = scalars[1];
   for (int i = 0; i < kVoteCount; ++i) summary.votes[i] = values[kVotes + i] > 0.0f;
   summary.arrival_seconds.assign(values + kArrivals, values + kArrivals + world_size);
+  // Against one that is not known the others would all be late.
+  const auto unknown = [](double arrival) { return arrival < 0; };
+  if (std::any_of(summary.arrival_seconds.begin(), summary.arrival_seconds.end(), unknown)) {
+    summary.arrival_seconds.assign(static_cast<size_t>(world_size), 0);
+  }
   const auto [first, last] =
       std::minmax_element(summary.arrival_seconds.begin(), summary.arrival_seconds.end());
   if (*first < *last) {

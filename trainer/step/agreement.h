@@ -56,7 +56,8 @@ class Agreement {
   void Cast(Vote vote) noexcept;
 
   /// The host's part of a step, before its kernels: this rank's votes, its samples, and how long it
-  /// took to get from the end of one reduce to the next (of an earlier step, the newest known).
+  /// took to get from the end of one reduce to the next (of an earlier step, the newest known;
+  /// below 0: not known, and the summary tells all ranks as equal).
   void Prepare(int64_t samples, double arrival_seconds);
 
   /// The device's part: writes what Prepare() said and this rank's sums (0-dim, over its samples)

@@ -60,7 +60,10 @@ TEST(AgreementTest, OfRanksThatComeTogetherNoneIsTheSlowest) {
     Agreement agreement(c, *cpu);
     Step(agreement, c, 0, {.arrival = 0});
     EXPECT_EQ(Step(agreement, c, 1, {.arrival = c.rank() * 0.5}).slowest_rank, -1);
-    EXPECT_EQ(Step(agreement, c, 2, {}).slowest_rank, 1);
+    EXPECT_EQ(Step(agreement, c, 2, {.arrival = c.rank() == 0 ? 0.5 : -1}).slowest_rank, 1);
+    const StepSummary unknown = Step(agreement, c, 3, {});
+    EXPECT_EQ(unknown.slowest_rank, -1) << "of rank 1 nothing was known";
+    EXPECT_EQ(unknown.arrival_seconds, (std::vector<double>{0, 0}));
   });
 }
 
