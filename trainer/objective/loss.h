@@ -28,11 +28,11 @@ const char* ScoreName(Task task);
 
 struct LossOptions {
   config::LossKind kind = config::LossKind::kCrossEntropy;  // Never kAuto.
-  double label_smoothing = 0;   // In [0, 1): share of the target spread evenly over the answers.
-  double huber_delta = 1;       // In standard deviations of the target.
-  std::vector<double> weights;  // One per class or label; empty = all weigh 1.
-  double auxiliary_weight = 0;  // Of the auxiliary head's loss.
-  std::vector<Target> targets;  // Of kNumbers: their units, for the score.
+  double label_smoothing = 0;     // In [0, 1): share of the target spread evenly over the answers.
+  double huber_delta = 1;         // In standard deviations of the target.
+  std::vector<double> weights{};  // One per class or label; empty = all weigh 1.
+  double auxiliary_weight = 0;    // Of the auxiliary head's loss.
+  std::vector<Target> targets{};  // Of kNumbers: their units, for the score.
 };
 
 /// The options that a run asks for. `counts`: training samples of each class, looked at for
