@@ -13,6 +13,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -106,8 +107,8 @@ Report::Report(const config::RunDirectory& directory, const PhaseClock& clock,
     : directory_(directory),
       clock_(clock),
       link_(link),
-      options_(options),
-      overflows_(options.loss_scale) {
+      options_(std::move(options)),
+      overflows_(options_.loss_scale) {
   progress_.total_steps = options_.total_steps;
   progress_.ranks.resize(static_cast<size_t>(options_.world_size));
   for (int rank = 0; rank < options_.world_size; ++rank) {

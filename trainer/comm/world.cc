@@ -92,6 +92,7 @@ std::string World::BroadcastText(const std::string& text, int root) const {
 
 std::vector<std::string> World::GatherTexts(const std::string& text) const {
   std::vector<std::string> texts;
+  texts.reserve(static_cast<size_t>(size()));
   for (int root = 0; root < size(); ++root) texts.push_back(BroadcastText(text, root));
   return texts;
 }

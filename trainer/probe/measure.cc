@@ -173,6 +173,7 @@ void ReadAhead(const Dataset& dataset, const config::AugmentConfig& augment, int
     }
   };
   std::vector<std::future<void>> readers;
+  readers.reserve(static_cast<size_t>(threads));
   for (int i = 0; i < threads; ++i) readers.push_back(std::async(std::launch::async, read));
   for (std::future<void>& reader : readers) reader.get();
 }

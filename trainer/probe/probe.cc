@@ -35,7 +35,6 @@ namespace lockstep::trainer {
 namespace {
 
 using config::Phase;
-using config::ProbeReport;
 using config::RunConfig;
 using config::TrainerExit;
 
