@@ -32,7 +32,7 @@ struct NcclOptions {
   std::chrono::milliseconds deadline{std::chrono::seconds(60)};
   // A communicator that is broken may not even abort. Its memory is left behind then.
   std::chrono::milliseconds abort_deadline{std::chrono::seconds(10)};
-  std::string library_file;  // As NcclLibrary::Open().
+  std::string library_file{};  // As NcclLibrary::Open().
 };
 
 class NcclCommunicator : public Communicator {
