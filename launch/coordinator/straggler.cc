@@ -41,9 +41,9 @@ double Computing(const RankWindow& rank) {
 double Stepping(const RankWindow& rank) {
   return ForData(rank) + Computing(rank) + Waited(rank) + In(rank, {Phase::kAllreduceExposed});
 }
-// A CPU is never waited for, and needs no copies.
+// A CPU is never waited for, and needs no copies. That there is a GPU in its slot tells nothing.
 bool OnGpu(const RankWindow& rank) {
-  return rank.gpu || In(rank, {Phase::kDevice, Phase::kH2d}) > 0;
+  return In(rank, {Phase::kDevice, Phase::kH2d}) > 0;
 }
 // Share of its working time in which the process used no CPU. More than one busy thread, or one
 // that spins while it waits, only makes it smaller. A process whose GPU works has little to do.

@@ -12,7 +12,7 @@ using config::ProbeReport;
 constexpr double kMemoryShare = 0.95;
 constexpr double kRounding = 1e-9;
 
-// t = m0 + m1 b through the probed peaks, by least squares; b at most the micro-batch.
+// m = m0 + m1 b through the probed peaks, by least squares; b at most the micro-batch.
 struct MemoryModel {
   double fixed = 0;
   double per_sample = 0;

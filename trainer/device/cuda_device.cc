@@ -54,7 +54,11 @@ class CapturedGraph : public StepGraph {
       throw;
     }
     graph_.capture_end();
-    FindStamps();
+    try {
+      FindStamps();
+    } catch (const std::runtime_error&) {
+      stamps_.clear();  // The graph is worth more than its times; Restamp() tells.
+    }
     graph_.instantiate();
   }
   void Replay() override { graph_.replay(); }

@@ -89,6 +89,13 @@ TEST(StragglerTest, AProcessThatIsStoppedOrStarvedIsNotRunning) {
   EXPECT_THAT(stopped.text, HasSubstr("its process is stopped (SIGSTOP or a debugger) 50 %"));
 }
 
+TEST(StragglerTest, AStarvedProcessIsNamedAlsoWhereItsSlotHasAGpuThatItDoesNotUse) {
+  StragglerWindow window = Late(Even(2), 1, 0.9, 100, Phase::kForward);
+  window.ranks[1].cpu_seconds = 57;  // As much as before, in twice the time.
+  for (RankWindow& rank : window.ranks) rank.gpu = GpuWindow{{}, 16, 16};
+  EXPECT_EQ(FindStraggler(window).cause, StragglerCause::kNotRunning);
+}
+
 TEST(StragglerTest, ARankThatSleepsForDataIsNotTakenForAStoppedOne) {
   StragglerWindow window = Late(Even(2), 1, 0.97, 100, Phase::kDataWait);
   EXPECT_EQ(FindStraggler(window).cause, StragglerCause::kDataLoader);
