@@ -211,7 +211,9 @@ TEST_F(GpuTest, BatchesOnTheDeviceHaveTheHostsBits) {
       const Batch got = gpu.Next();
       EXPECT_TRUE(got.images.cpu().equal(expected.images)) << "step " << step;
       EXPECT_TRUE(got.targets.values.cpu().equal(expected.targets.values)) << "step " << step;
-      if (place != nullptr) EXPECT_EQ(got.images.data_ptr(), place) << "a graph's input stays";
+      if (place != nullptr) {
+        EXPECT_EQ(got.images.data_ptr(), place) << "a graph's input stays";
+      }
       place = got.images.data_ptr();
     }
   }
